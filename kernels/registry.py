@@ -1,0 +1,149 @@
+"""Kernels and their variants: which exist, which one runs, and how to ask for another.
+
+A kernel is one pass of one operation on arrays (`conv3d_fprop`). Its variants are named
+`<target>/<algorithm>` (`cpu/im2col`, `cuda/tiled`), but for the NumPy loop nest that
+defines it, which is called `reference`. Variants are named by import path, and loaded when
+they first run, so that nothing imports Numba or CuPy before it is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from tinyvid.errors import UserError, nearest
+
+# The targets whose variants run on a device, best first.
+TARGETS = {"cpu": ("cpu", "reference")}
+
+_KERNELS: dict[str, Kernel] = {}
+_CHOSEN: ContextVar[dict[str, str]] = ContextVar("chosen variants", default={})
+
+
+class Variant:
+    """One implementation of a kernel.
+
+    Attributes:
+        name: `<target>/<algorithm>`, or `reference`.
+        path: where it stands, `package.module:function`.
+        unfit: given the kernel's arguments, returns why this variant cannot take them, or None.
+    """
+
+    __slots__ = ("_function", "name", "path", "unfit")
+
+    def __init__(self, name: str, path: str, unfit: Callable[..., str | None] | None = None):
+        self.name, self.path, self.unfit = name, path, unfit
+        self._function: Callable[..., Any] | None = None
+
+    @property
+    def target(self) -> str:
+        return self.name.partition("/")[0]
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        if self._function is None:
+            module, _, name = self.path.partition(":")
+            self._function = getattr(importlib.import_module(module), name)
+        return self._function
+
+
+class Kernel:
+    """One pass of one operation on arrays, callable; see the module's docstring.
+
+    Args:
+        op: the operation, such as `conv3d`.
+        pass_: the pass, such as `fprop`; the kernel is called `<op>_<pass_>`.
+        doc: what it computes, with shapes.
+        check: called with the arguments before any variant; raises UserError where dtype,
+            shape or device are wrong.
+    """
+
+    def __init__(self, op: str, pass_: str, doc: str, check: Callable[..., None]):
+        self.op, self.pass_, self.name = op, pass_, f"{op}_{pass_}"
+        self.__doc__ = doc
+        self.check = check
+        self.variants: dict[str, Variant] = {}
+        _KERNELS[self.name] = self
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name}: {', '.join(self.variants)}>"
+
+    def add(self, name: str, path: str, unfit: Callable[..., str | None] | None = None) -> Kernel:
+        """Add a variant; of those that fit a case, the one added first is preferred."""
+        if name in self.variants:
+            raise ValueError(f"{self.name} has a variant {name!r} already")
+        self.variants[name] = Variant(name, path, unfit)
+        return self
+
+    def __call__(self, *args: Any, device: str = "cpu") -> Any:
+        """Run the best variant that fits, or the one asked for with `use`.
+
+        Raises:
+            UserError: the arguments are wrong, no variant takes them on this device, or the
+                one asked for does not. The message lists the variants and why each does not fit.
+        """
+        self.check(*args)
+        return self.select(*args, device=device).function(*args)
+
+    def select(self, *args: Any, device: str = "cpu") -> Variant:
+        """Return the variant that a call with these arguments runs."""
+        chosen = _CHOSEN.get()
+        wanted = chosen.get(self.name)
+        if wanted is not None:
+            why = self._why_not(self.variants[wanted], args, device)
+            if why is not None:
+                raise UserError(f"{self.name}: {wanted!r} cannot take this case: {why}")
+            return self.variants[wanted]
+        for variant in self.variants.values():
+            if self._why_not(variant, args, device) is None:
+                return variant
+        reasons = "".join(
+            f"\n  {v.name}: {self._why_not(v, args, device)}" for v in self.variants.values()
+        )
+        raise UserError(f"{self.name}: no variant takes this case on device {device!r}:{reasons}")
+
+    def _why_not(self, variant: Variant, args: tuple, device: str) -> str | None:
+        if variant.target not in TARGETS[device]:
+            return f"does not run on device {device!r}"
+        return variant.unfit(*args) if variant.unfit is not None else None
+
+
+def kernels() -> list[Kernel]:
+    """Return every kernel, in the order in which they were defined."""
+    return list(_KERNELS.values())
+
+
+@contextmanager
+def use(**variants: str) -> Iterator[None]:
+    """Run the named variants inside the block: `with use(conv3d_fprop="reference"): ...`.
+
+    A key is a kernel (`conv3d_fprop`) or an operation (`conv3d`: each of its passes that has
+    a variant of that name). A variant asked for that cannot run a case is an error there.
+
+    Raises:
+        UserError: no such kernel, or it has no such variant; the message names the nearest.
+    """
+    ops: dict[str, list[Kernel]] = {}
+    for kernel in _KERNELS.values():
+        ops.setdefault(kernel.op, []).append(kernel)
+    chosen = dict(_CHOSEN.get())
+    for key, name in variants.items():
+        named = [_KERNELS[key]] if key in _KERNELS else ops.get(key, [])
+        if not named:
+            hint = nearest(key, [*_KERNELS, *ops])
+            raise UserError(f"no kernel or operation is called {key!r}.{hint}")
+        having = [kernel for kernel in named if name in kernel.variants]
+        if not having:
+            known = list(dict.fromkeys(v for kernel in named for v in kernel.variants))
+            raise UserError(
+                f"{key} has no variant {name!r}; it has {', '.join(known)}.{nearest(name, known)}"
+            )
+        chosen.update((kernel.name, name) for kernel in having)
+    token = _CHOSEN.set(chosen)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(token)
