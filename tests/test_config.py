@@ -1,0 +1,142 @@
+import sys
+
+import pytest
+
+from tinyvid.config import Config, from_dict, load_config
+from tinyvid.errors import UserError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def test_what_is_written_is_what_is_read(tmp_path):
+    config = load_config(
+        overrides=[
+            "model.name=c3d",
+            "model.options.width=8",
+            'model.options.kind="a = b"',
+            'data.path="odd \\"name\\" # no comment"',
+            'data.test_group=["P1", "P2"]',
+            "clip.fps=12.5",
+            "optim.ema=0.99",
+            "optim.betas=[0.8, 0.9]",
+            "augment.flip=true",
+        ]
+    )
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml(), encoding="utf-8")
+    assert load_config(path) == config
+    assert from_dict(config.to_dict()) == config
+    assert config != Config()
+    assert config.clip.fps == 12.5
+    assert config.model.options == {"width": 8, "kind": "a = b"}
+
+
+def test_defaults_survive_the_round_trip(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(Config().to_toml(), encoding="utf-8")
+    assert load_config(path) == Config()
+    tree = tomllib.loads(Config().to_toml())
+    assert list(tree) == ["model", "data", "clip", "augment", "optim", "schedule", "run"]
+    assert tree["optim"]["name"] == "adamw"
+    assert "fps" not in tree["clip"]  # unset: there, but as a comment
+    assert "# fps = \n" in Config().to_toml()
+
+
+def test_two_configs_share_nothing():
+    a, b = Config(), Config()
+    a.set("model.options.width", 3)
+    a.data.test_group.append("x")
+    assert b == Config()
+    assert b.model.options == {}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "key", "value"),
+    [
+        ("optim.lr=1", "lr", 1.0),
+        ("optim.lr = 0.5", "lr", 0.5),
+        ("optim.clip_norm=none", "clip_norm", None),
+        ("optim.nesterov=false", "nesterov", False),
+        ("optim.name=sgd", "name", "sgd"),
+        ('optim.name="sgd"', "name", "sgd"),
+    ],
+)
+def test_overrides_are_toml_or_bare_words(assignment, key, value):
+    got = getattr(load_config(overrides=[assignment]).optim, key)
+    assert got == value
+    assert type(got) is type(value)
+
+
+def test_a_single_group_needs_no_list():
+    assert load_config(overrides=["data.test_group=P1"]).data.test_group == ["P1"]
+    assert load_config(overrides=["data.test_group=3"]).data.test_group == ["3"]
+
+
+def test_nested_options():
+    config = load_config(overrides=["data.options.window.start=0.5", "data.options.window.end=1"])
+    assert config.data.options == {"window": {"start": 0.5, "end": 1}}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("optim.lrr=1", r"unknown config key 'optim\.lrr'\. Did you mean 'optim\.lr'\?"),
+        ("lr=1", r"unknown config key 'lr'\. Did you mean 'optim\.lr'\?"),
+        ("optimm.lr=1", r"Did you mean 'optim\.lr'\?"),
+        ("optim.lr.x=1", r"unknown config key 'optim\.lr\.x'"),
+        ("optim=1", r"unknown config key 'optim'"),
+        ("optim.lr", r"write key=value"),
+        ("optim.lr=high", r"optim\.lr = 'high': give a number"),
+        ("optim.lr=-1", r"optim\.lr = -1\.0: must be at least 0"),
+        ("optim.lr=nan", r"optim\.lr = nan: must be at least 0"),
+        ("optim.label_smoothing=2", r"must be between 0 and 1"),
+        ("run.epochs=1.5", r"run\.epochs = 1\.5: give a whole number"),
+        ("run.epochs=true", r"run\.epochs = True: give a whole number"),
+        ("augment.flip=1", r"augment\.flip = 1: give true or false"),
+        ("data.path=3", r"data\.path = 3: give a string"),
+        ("optim.name=adamm", r"one of adamw, adam, sgd\. Did you mean 'adam"),
+        ("clip.mean=[1, 2]", r"clip\.mean = \[1, 2\]: give a list of 3 numbers"),
+        ("clip.mean=[1, 2, 'x']", r"clip\.mean = 'x': give a number"),
+        ("model.options=3", r"model\.options = 3: it is a table"),
+        ("run.device=cuda", r"run\.device = 'cuda': give one of cpu"),
+        ("clip.fps=0", r"clip\.fps = 0\.0: must be at least 0\.001"),
+    ],
+)
+def test_bad_overrides(assignment, message):
+    with pytest.raises(UserError, match=message):
+        load_config(overrides=[assignment])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[optim]\nlrr = 1\n", r"config .*c\.toml: unknown config key 'optim\.lrr'"),
+        ("[optin]\nlr = 1\n", r"unknown section \[optin\] of the config\. Did you mean 'optim'"),
+        ("lr = 1\n", r"unknown section \[lr\] of the config\. Did you mean 'optim\.lr'"),
+        ("optim = 1\n", r"write \[optim\] above its keys"),
+        ("[optim\n", r"c\.toml is not TOML: "),
+    ],
+)
+def test_bad_files(tmp_path, text, message):
+    path = tmp_path / "c.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        load_config(path)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"none\.toml: No such file"):
+        load_config(tmp_path / "none.toml")
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"b\.toml is not TOML"):
+        load_config(tmp_path / "b.toml")
+
+
+def test_overrides_win_over_the_file(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("[optim]\nlr = 1\nname = 'sgd'\n", encoding="utf-8")
+    config = load_config(path, ["optim.lr=2"])
+    assert (config.optim.lr, config.optim.name) == (2.0, "sgd")
