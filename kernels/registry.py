@@ -9,18 +9,21 @@ they first run, so that nothing imports Numba or CuPy before it is needed.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 from tinyvid.errors import UserError, nearest
 
 # The targets whose variants run on a device, best first.
 TARGETS = {"cpu": ("cpu", "reference")}
+PLANNED = ("cuda", "emulator")
 
 _KERNELS: dict[str, Kernel] = {}
-_CHOSEN: ContextVar[dict[str, str]] = ContextVar("chosen variants", default={})
+# What `use` asked for: kernel -> variant. Each thread and each task has its own.
+_CHOSEN: ContextVar[Mapping[str, str]] = ContextVar("chosen", default=MappingProxyType({}))
 
 
 class Variant:
@@ -28,19 +31,17 @@ class Variant:
 
     Attributes:
         name: `<target>/<algorithm>`, or `reference`.
+        target: the part of the name before the slash.
         path: where it stands, `package.module:function`.
         unfit: given the kernel's arguments, returns why this variant cannot take them, or None.
     """
 
-    __slots__ = ("_function", "name", "path", "unfit")
+    __slots__ = ("_function", "name", "path", "target", "unfit")
 
     def __init__(self, name: str, path: str, unfit: Callable[..., str | None] | None = None):
         self.name, self.path, self.unfit = name, path, unfit
+        self.target = name.partition("/")[0]
         self._function: Callable[..., Any] | None = None
-
-    @property
-    def target(self) -> str:
-        return self.name.partition("/")[0]
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -90,25 +91,42 @@ class Kernel:
 
     def select(self, *args: Any, device: str = "cpu") -> Variant:
         """Return the variant that a call with these arguments runs."""
-        chosen = _CHOSEN.get()
-        wanted = chosen.get(self.name)
+        targets = TARGETS.get(device)
+        if targets is None:
+            raise UserError(_unknown_device(device))
+        wanted = _CHOSEN.get().get(self.name)
         if wanted is not None:
-            why = self._why_not(self.variants[wanted], args, device)
+            variant = self.variants[wanted]
+            why = _why_not(variant, args, targets, device)
             if why is not None:
                 raise UserError(f"{self.name}: {wanted!r} cannot take this case: {why}")
-            return self.variants[wanted]
+            return variant
         for variant in self.variants.values():
-            if self._why_not(variant, args, device) is None:
+            if _why_not(variant, args, targets, device) is None:
                 return variant
         reasons = "".join(
-            f"\n  {v.name}: {self._why_not(v, args, device)}" for v in self.variants.values()
+            f"\n  {variant.name}: {_why_not(variant, args, targets, device)}"
+            for variant in self.variants.values()
         )
         raise UserError(f"{self.name}: no variant takes this case on device {device!r}:{reasons}")
 
-    def _why_not(self, variant: Variant, args: tuple, device: str) -> str | None:
-        if variant.target not in TARGETS[device]:
-            return f"does not run on device {device!r}"
-        return variant.unfit(*args) if variant.unfit is not None else None
+
+def _why_not(variant: Variant, args: tuple, targets: tuple[str, ...], device: str) -> str | None:
+    if variant.target not in targets:
+        return f"does not run on device {device!r}"
+    return variant.unfit(*args) if variant.unfit is not None else None
+
+
+def _unknown_device(device: str) -> str:
+    known = ", ".join(map(repr, TARGETS))
+    if device in PLANNED:
+        return f"device {device!r} is not built yet in this version; there is {known}"
+    planned = " and ".join(map(repr, PLANNED))
+    hint = nearest(device, [*TARGETS, *PLANNED])
+    return (
+        f"no device is called {device!r}; there is {known} "
+        f"({planned} are not built yet in this version).{hint}"
+    )
 
 
 def kernels() -> list[Kernel]:
