@@ -1,4 +1,11 @@
-"""tinyvid: a small framework for video classification, made to be read."""
+"""tinyvid: a small framework for video classification, made to be read.
+
+>>> import tinyvid
+>>> x = tinyvid.tensor([1.0, 2.0, 3.0], requires_grad=True)
+>>> (x * x).sum().backward()
+>>> x.grad
+tensor([2., 4., 6.])
+"""
 
 import os as _os
 
@@ -6,4 +13,53 @@ import os as _os
 if not _os.path.isdir(_os.path.join(__path__[0], "kernels")):
     __path__.append(_os.path.dirname(__path__[0]))
 
+from tinyvid.errors import UserError
+from tinyvid.ops import *  # noqa: F403
+from tinyvid.ops import __all__ as _operations
+from tinyvid.random import manual_seed
+from tinyvid.tensor import Tensor, enable_grad, grad, is_grad_enabled, no_grad
+
 __version__ = "0.1.0"
+__all__ = [
+    *_operations,
+    "Tensor",
+    "UserError",
+    "arange",
+    "enable_grad",
+    "from_numpy",
+    "full",
+    "grad",
+    "gradcheck",
+    "gradgradcheck",
+    "is_grad_enabled",
+    "manual_seed",
+    "no_grad",
+    "ones",
+    "ones_like",
+    "rand",
+    "randn",
+    "tensor",
+    "zeros",
+    "zeros_like",
+]
+
+from tinyvid.creation import (
+    arange,
+    from_numpy,
+    full,
+    ones,
+    ones_like,
+    rand,
+    randn,
+    tensor,
+    zeros,
+    zeros_like,
+)
+
+
+def __getattr__(name):
+    if name in ("gradcheck", "gradgradcheck"):
+        from tinyvid import gradcheck as module
+
+        return getattr(module, name)
+    raise AttributeError(f"module 'tinyvid' has no attribute {name!r}")

@@ -1,0 +1,125 @@
+"""Convolutions: one trilinear form, whose three passes are each other's derivatives.
+
+With T(gy, x, w) = <gy, conv(x, w)>, fprop is the gradient of T with respect to gy, dgrad the
+one with respect to x, and wgrad the one with respect to w. Each is linear in its two
+arguments, so that the rule of each pass is made of the other two, for any order of derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from tinyvid import kernels
+from tinyvid.errors import UserError
+from tinyvid.geometry import ConvGeometry, conv_geometry
+from tinyvid.kernels import Kernel
+from tinyvid.ops.elementwise import add
+from tinyvid.ops.shape import reshape
+from tinyvid.tensor import Tensor, record
+
+
+class _Passes(NamedTuple):
+    fprop: Kernel
+    dgrad: Kernel
+    wgrad: Kernel
+
+
+@lru_cache
+def _passes(op: str) -> _Passes:
+    return _Passes(*(getattr(kernels, f"{op}_{name}") for name in _Passes._fields))
+
+
+def _fprop(x: Tensor, w: Tensor, geometry: ConvGeometry, passes: _Passes) -> Tensor:
+    return record(
+        passes.fprop(x.data, w.data, geometry, device=x.device),
+        (x, lambda gy, y: _dgrad(gy, w, geometry, passes)),
+        (w, lambda gy, y: _wgrad(gy, x, geometry, passes)),
+        saved=(x, w),
+    )
+
+
+def _dgrad(gy: Tensor, w: Tensor, geometry: ConvGeometry, passes: _Passes) -> Tensor:
+    return record(
+        passes.dgrad(gy.data, w.data, geometry, device=gy.device),
+        (gy, lambda ggx, gx: _fprop(ggx, w, geometry, passes)),
+        (w, lambda ggx, gx: _wgrad(gy, ggx, geometry, passes)),
+        saved=(gy, w),
+    )
+
+
+def _wgrad(gy: Tensor, x: Tensor, geometry: ConvGeometry, passes: _Passes) -> Tensor:
+    return record(
+        passes.wgrad(gy.data, x.data, geometry, device=gy.device),
+        (gy, lambda ggw, gw: _fprop(x, ggw, geometry, passes)),
+        (x, lambda ggw, gw: _dgrad(gy, ggw, geometry, passes)),
+        saved=(gy, x),
+    )
+
+
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Correlate a batch of clips with 3-D filters.
+
+    Args:
+        input: x, `N C D H W`.
+        weight: w, `K C/groups T R S`.
+        bias: (K,).
+        stride, padding, dilation: an int, or one for each of D, H, W; padding may be "same"
+            or "valid".
+        groups: the channels fall into this many groups that do not see each other.
+
+    Returns:
+        y, `N K Z P Q`.
+
+    Raises:
+        UserError: shapes or dtypes do not fit each other.
+    """
+    return _convolve(input, weight, bias, stride, padding, dilation, groups, 3)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Correlate a batch of images with 2-D filters; of clips, with all frames at once.
+
+    Args:
+        input: x, `N C H W`, or clips `N C T H W` as they lie, of which all `C · T` planes
+            are taken as channels (early fusion; Karpathy et al., CVPR 2014).
+        weight: w, `K C/groups R S`, with `C · T` in place of C for clips.
+        bias, stride, padding, dilation, groups: as in `conv3d`, with two axes.
+
+    Returns:
+        y, `N K P Q`.
+
+    Raises:
+        UserError: shapes or dtypes do not fit each other.
+    """
+    return _convolve(input, weight, bias, stride, padding, dilation, groups, 2)
+
+
+def _convolve(input, weight, bias, stride, padding, dilation, groups, rank: int) -> Tensor:
+    if weight.ndim != rank + 2:
+        wanted = "(K, C/groups, T, R, S)" if rank == 3 else "(K, C/groups, R, S)"
+        raise UserError(f"conv{rank}d: weight must be {wanted}, not of shape {weight.shape}")
+    geometry = conv_geometry(input.shape, weight.shape, stride, padding, dilation, groups)
+    y = _fprop(input, weight, geometry, _passes(f"conv{rank}d"))
+    if bias is None:
+        return y
+    if bias.shape != weight.shape[:1]:
+        raise UserError(f"bias of shape {bias.shape} for {weight.shape[0]} output channels")
+    return add(y, reshape(bias, (-1,) + (1,) * rank))

@@ -1,0 +1,125 @@
+"""Softmax and the losses."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinyvid.errors import UserError
+from tinyvid.ops.elementwise import exp
+from tinyvid.ops.reduce import mean, sum
+from tinyvid.ops.shape import getitem
+from tinyvid.tensor import Tensor, as_tensor, record
+
+
+def softmax(input: Tensor, dim: int = -1) -> Tensor:
+    """Return e^input normalised to a sum of 1 along `dim`."""
+    e = np.exp(input.data - input.data.max(dim, keepdims=True))  # so that nothing overflows
+    return record(
+        e / e.sum(dim, keepdims=True),
+        (input, lambda g, y: y * (g - sum(g * y, dim, keepdim=True))),
+    )
+
+
+def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
+    """Return the logarithm of the softmax along `dim`, without computing the softmax."""
+    shifted = input.data - input.data.max(dim, keepdims=True)
+    return record(
+        shifted - np.log(np.exp(shifted).sum(dim, keepdims=True)),
+        (input, lambda g, y: g - exp(y) * sum(g, dim, keepdim=True)),
+    )
+
+
+def logsumexp(input: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
+    """Return log Σ e^input along `dim`."""
+    top = input.data.max(dim, keepdims=True)
+    array = top + np.log(np.exp(input.data - top).sum(dim, keepdims=True))
+    y = record(array, (input, lambda g, y: g * softmax(input, dim)), saved=(input,))
+    return y if keepdim else y.squeeze(dim)
+
+
+def _reduce(losses: Tensor, reduction: str, count: Tensor | float | None = None) -> Tensor:
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return sum(losses)
+    if reduction == "mean":
+        return mean(losses) if count is None else sum(losses) / count
+    raise UserError(f"reduction={reduction!r}: give 'mean', 'sum' or 'none'")
+
+
+def nll_loss(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
+    """Return the negative log-likelihood of the target classes.
+
+    Args:
+        input: log-probabilities, (N, K) or (N, K, ...).
+        target: classes 0 … K−1, (N,) or (N, ...).
+        weight: a weight for each class, (K,); the mean is then a weighted one.
+        reduction: "mean", "sum" or "none".
+
+    Raises:
+        UserError: shapes do not fit, or a target is not a class.
+    """
+    target = as_tensor(target)
+    classes = target.data
+    if input.ndim < 2 or classes.shape != (input.shape[0], *input.shape[2:]):
+        raise UserError(f"target of shape {classes.shape} for input of shape {input.shape}")
+    if classes.dtype.kind not in "iu":
+        raise UserError(f"target classes must be integers, not {classes.dtype}")
+    if classes.size and not 0 <= classes.min() <= classes.max() < input.shape[1]:
+        raise UserError(
+            f"target classes must lie in 0 … {input.shape[1] - 1}, got "
+            f"{classes.min()} … {classes.max()}"
+        )
+    cells = np.indices(classes.shape, sparse=True)
+    picked = getitem(input, (cells[0], classes, *cells[1:]))
+    if weight is None:
+        return _reduce(-picked, reduction)
+    weights = getitem(as_tensor(weight), classes)
+    return _reduce(-picked * weights, reduction, sum(weights))
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Return the cross-entropy between softmax(input) and the target.
+
+    Args:
+        input: logits, (N, K) or (N, K, ...).
+        target: classes (N, ...), or probabilities of the input's shape.
+        weight: a weight for each class, (K,).
+        reduction: "mean", "sum" or "none".
+        label_smoothing: share of the target spread evenly over all classes
+            (Szegedy et al., CVPR 2016, section 7).
+    """
+    target = as_tensor(target)
+    logp = log_softmax(input, 1)
+    k = input.shape[1] if input.ndim > 1 else 0
+    column = (1, k) + (1,) * (input.ndim - 2)
+    weighted = logp if weight is None else logp * as_tensor(weight).reshape(column)
+    if target.shape == input.shape and target.dtype.kind == "f":
+        soft = target * (1 - label_smoothing) + label_smoothing / k
+        losses = -sum(weighted * soft, 1)
+        return _reduce(losses, reduction, None if reduction != "mean" else losses.size)
+    hard = nll_loss(logp, target, weight, reduction)
+    if not label_smoothing:
+        return hard
+    spread = -sum(weighted, 1) / k
+    if weight is not None and reduction == "mean":
+        smooth = sum(spread) / sum(getitem(as_tensor(weight), target))
+    else:
+        smooth = _reduce(spread, reduction)
+    return hard * (1 - label_smoothing) + smooth * label_smoothing
+
+
+def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+    """Return the squared difference."""
+    difference = input - target
+    if difference.shape != input.shape:
+        raise UserError(f"target of shape {target.shape} for input of shape {input.shape}")
+    return _reduce(difference * difference, reduction)

@@ -1,0 +1,56 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from tinyvid.errors import UserError
+from tinyvid.ops.elementwise import add
+from tinyvid.ops.reduce import unbroadcast
+from tinyvid.ops.shape import reshape, transpose, unsqueeze
+from tinyvid.tensor import Tensor, record
+
+
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    """Return the matrix product over the last two axes; the axes before them broadcast.
+
+    A vector on the left is a row, on the right a column, and its axis is dropped afterwards.
+
+    Raises:
+        UserError: the inner sizes differ.
+    """
+    a, b = input, other
+    if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
+        raise UserError(f"matmul: shapes {a.shape} and {b.shape} do not fit: inner sizes differ")
+    if a.ndim == 1:
+        y = matmul(unsqueeze(a, 0), b)
+        return reshape(y, (*y.shape[:-2], y.shape[-1])) if b.ndim > 1 else reshape(y, ())
+    if b.ndim == 1:
+        y = matmul(a, unsqueeze(b, 1))
+        return reshape(y, y.shape[:-1])
+    return record(
+        a.data @ b.data,
+        (a, lambda g, y: _fit(matmul(g, transpose(b, -1, -2)), a)),
+        (b, lambda g, y: _fit(matmul(transpose(a, -1, -2), g), b)),
+        saved=(a, b),
+    )
+
+
+def _fit(g: Tensor, like: Tensor) -> Tensor:
+    return g if g.shape == like.shape else unbroadcast(g, like.shape)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return input · weightᵀ + bias.
+
+    Args:
+        input: (..., I). weight: (O, I). bias: (O,).
+
+    Returns:
+        (..., O).
+    """
+    if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
+        raise UserError(f"linear: input of shape {input.shape} and weight of shape {weight.shape}")
+    rows = reshape(input, (-1, weight.shape[1])) if input.ndim != 2 else input  # one GEMM
+    y = matmul(rows, transpose(weight, 0, 1))
+    if bias is not None:
+        y = add(y, bias)
+    return reshape(y, (*input.shape[:-1], weight.shape[0])) if input.ndim != 2 else y

@@ -1,0 +1,201 @@
+"""Operations that move elements and change none: shapes, indexing, joining, padding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyvid.errors import UserError
+from tinyvid.tensor import Tensor, plain_index, record
+
+
+def _dims(dims: tuple) -> tuple[int, ...]:
+    """Return the ints of f(1, 2) or f((1, 2))."""
+    return tuple(dims[0]) if len(dims) == 1 and not isinstance(dims[0], int) else dims
+
+
+def reshape(input: Tensor, *shape: Any) -> Tensor:
+    """Return the same elements in another shape; one size may be −1."""
+    before = input.shape
+    try:
+        array = input.data.reshape(_dims(shape))
+    except ValueError as error:
+        raise UserError(f"a tensor of shape {before} cannot become {_dims(shape)}") from error
+    return record(array, (input, lambda g, y: reshape(g, before)))
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Return the axes from `start_dim` to `end_dim`, both included, as one."""
+    if input.ndim == 0:
+        return reshape(input, 1)
+    start, end = start_dim % input.ndim, end_dim % input.ndim
+    shape = input.shape
+    return reshape(input, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
+
+
+def permute(input: Tensor, *dims: Any) -> Tensor:
+    """Return a view with its axes in the order `dims`."""
+    order = _dims(dims)
+    back = tuple(int(i) for i in np.argsort([d % input.ndim for d in order]))
+    return record(input.data.transpose(order), (input, lambda g, y: permute(g, back)))
+
+
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Return a view with two axes exchanged."""
+    return record(input.data.swapaxes(dim0, dim1), (input, lambda g, y: transpose(g, dim0, dim1)))
+
+
+def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
+    """Return a view without the axes of size 1, or without those of `dim` whose size is 1."""
+    dims = range(input.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+    gone = {d % input.ndim for d in dims if input.shape[d] == 1} if input.ndim else set()
+    return reshape(input, tuple(n for i, n in enumerate(input.shape) if i not in gone))
+
+
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """Return a view with a new axis of size 1 at `dim`."""
+    before = input.shape
+    return record(np.expand_dims(input.data, dim), (input, lambda g, y: reshape(g, before)))
+
+
+def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return a view in which axes of size 1 are repeated to fill `shape`."""
+    before = input.shape
+    if before == tuple(shape):
+        return input
+    from tinyvid.ops.reduce import unbroadcast  # the two are each other's adjoint
+
+    try:
+        array = np.broadcast_to(input.data, tuple(shape))
+    except ValueError as error:
+        raise UserError(f"a tensor of shape {before} cannot be broadcast to {shape}") from error
+    return record(array, (input, lambda g, y: unbroadcast(g, before)))
+
+
+def expand(input: Tensor, *sizes: Any) -> Tensor:
+    """Return a view broadcast to `sizes`; −1 keeps the size of an axis."""
+    wanted = _dims(sizes)
+    shape = (1,) * (len(wanted) - input.ndim) + input.shape
+    return broadcast_to(input, [n if s == -1 else s for s, n in zip(wanted, shape, strict=True)])
+
+
+def flip(input: Tensor, *dims: Any) -> Tensor:
+    """Return a view reversed along the axes `dims`."""
+    reverse = _dims(dims)
+    return record(np.flip(input.data, reverse), (input, lambda g, y: flip(g, *reverse)))
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Return the tensors joined along an axis they have."""
+    parts = list(tensors)
+    ends = np.cumsum([t.shape[dim] for t in parts]).tolist()
+
+    def rule(i: int):
+        start = ends[i] - parts[i].shape[dim]
+        return lambda g, y: narrow(g, dim, start, ends[i] - start)
+
+    return record(
+        np.concatenate([t.data for t in parts], dim), *((t, rule(i)) for i, t in enumerate(parts))
+    )
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Return the tensors joined along a new axis."""
+    parts = list(tensors)
+
+    def rule(i: int):
+        return lambda g, y: select(g, dim, i)
+
+    return record(
+        np.stack([t.data for t in parts], dim), *((t, rule(i)) for i, t in enumerate(parts))
+    )
+
+
+def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
+    """Return the slice [start, start + length) along `dim`."""
+    return getitem(input, _along(input, dim, slice(start, start + length)))
+
+
+def select(input: Tensor, dim: int, index: int) -> Tensor:
+    """Return the slice at `index` along `dim`, without that axis."""
+    return getitem(input, _along(input, dim, index))
+
+
+def split(input: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Return slices along `dim`, of `split_size` each (the last may be smaller) or of given sizes."""
+    n = input.shape[dim]
+    if isinstance(split_size, int):
+        split_size = [min(split_size, n - i) for i in range(0, n, split_size)]
+    if builtins_sum(split_size) != n:
+        raise UserError(
+            f"split sizes {list(split_size)} do not add up to the size {n} of dim {dim}"
+        )
+    starts = np.cumsum([0, *split_size]).tolist()
+    return tuple(narrow(input, dim, s, k) for s, k in zip(starts[:-1], split_size, strict=True))
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Return at most `chunks` slices along `dim`, equal but for the last."""
+    return split(input, -(-input.shape[dim] // chunks), dim)
+
+
+def _along(input: Tensor, dim: int, index: Any) -> tuple:
+    return (slice(None),) * (dim % input.ndim) + (index,)
+
+
+def getitem(input: Tensor, index: Any) -> Tensor:
+    """Return input[index], for every index that NumPy knows; tensors may stand in it."""
+    plain, shape = plain_index(index), input.shape
+    return record(input.data[plain], (input, lambda g, y: index_add(g, plain, shape)))
+
+
+def index_add(input: Tensor, index: Any, shape: Sequence[int]) -> Tensor:
+    """Return zeros of `shape` with `input` added at `index`: the adjoint of indexing.
+
+    Where an index occurs more than once, its values are added up in order.
+    """
+    plain = plain_index(index)
+    array = np.zeros(tuple(shape), input.dtype)
+    if _is_basic(plain):
+        array[plain] = input.data
+    else:
+        np.add.at(array, plain, input.data)
+    return record(array, (input, lambda g, y: getitem(g, plain)))
+
+
+def _is_basic(index: Any) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    basic = (int, np.integer, slice, type(None), type(Ellipsis))
+    return all(isinstance(p, basic) and not isinstance(p, bool) for p in parts)
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Tensor:
+    """Return the tensor with a border of `value`; a negative width crops.
+
+    Args:
+        pad: widths (low, high) of the last axis, then of the one before it, and so on.
+        mode: "constant" is the only one.
+    """
+    if mode != "constant":
+        raise UserError(f"pad: mode={mode!r} is not built; 'constant' is")
+    if len(pad) % 2 or len(pad) > 2 * input.ndim:
+        raise UserError(f"pad={tuple(pad)}: give (low, high) for up to {input.ndim} axes")
+    widths = [(0, 0)] * (input.ndim - len(pad) // 2)
+    widths += [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
+    cut = tuple(
+        slice(max(-lo, 0), n - max(-hi, 0)) for n, (lo, hi) in zip(input.shape, widths, strict=True)
+    )
+    if any(lo < 0 or hi < 0 for lo, hi in widths):
+        input = getitem(input, cut)
+    grown = [(max(lo, 0), max(hi, 0)) for lo, hi in widths]
+    inside = tuple(slice(lo, lo + n) for n, (lo, _) in zip(input.shape, grown, strict=True))
+    return record(
+        np.pad(input.data, grown, constant_values=value),
+        (input, lambda g, y: getitem(g, inside)),
+    )
+
+
+builtins_sum = sum

@@ -1,0 +1,428 @@
+"""The tensor, the graph that operations leave behind, and the reverse pass over it.
+
+A tensor made by an operation remembers its *edges*: for each input that needs a gradient,
+the pair (input, rule). The rule takes (g, y), where y is the tensor itself and g the
+gradient of the final result with respect to y, and returns the gradient with respect to
+that input. Rules are written with the same differentiable operations as everything else, so
+the reverse pass can itself be recorded, and differentiated again.
+
+Tensors are immutable in memory. Their arrays are read-only, so that writing into one fails
+at once, where it happens; a tensor that is given new values (`copy_`, `t[...] = v`, `t -= v`)
+gets a new array, and a rule that still needs the old one refuses to run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from itertools import count
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from tinyvid.errors import UserError
+
+Rule: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+Edge: TypeAlias = "tuple[Tensor, Rule]"
+
+_creation_order = count().__next__
+
+
+class Tensor:
+    """An array that can be differentiated with respect to.
+
+    Args:
+        data: an array, a tensor, a number, or nested lists of numbers; it is copied.
+            Python floats become float32; NumPy arrays keep their dtype.
+        dtype: the dtype to convert to.
+        requires_grad: whether `backward` shall accumulate a gradient in `.grad`.
+
+    Attributes:
+        data: the values, a read-only NumPy array. Assigning replaces them with a copy.
+        grad: the accumulated gradient, a tensor of the same shape, or None.
+        requires_grad: whether gradients flow to or through this tensor.
+        device: where the array lives.
+
+    Raises:
+        UserError: `requires_grad` with a dtype that is not floating-point.
+    """
+
+    __slots__ = ("__weakref__", "_array", "_edges", "_order", "_saved", "grad", "requires_grad")
+    __array_ufunc__ = None  # so that `array + tensor` asks the tensor
+
+    device = "cpu"
+    grad: Tensor | None
+    requires_grad: bool
+    _array: np.ndarray
+    _edges: tuple[Edge, ...] | None  # None once the graph has been freed
+    _saved: tuple[tuple[Tensor, np.ndarray], ...]
+    _order: int
+
+    def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False):
+        if isinstance(data, Tensor):
+            data = data._array
+        array = np.array(data, dtype=dtype)
+        if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
+            array = array.astype(np.float32)
+        if requires_grad and array.dtype.kind != "f":
+            raise UserError(f"requires_grad=True needs a floating-point tensor, not {array.dtype}")
+        _fill(self, array, requires_grad)
+
+    def _replace(self, values: Any) -> None:
+        array = np.array(values, dtype=self._array.dtype)
+        if array.shape != self._array.shape:
+            raise UserError(
+                f"new values of shape {array.shape} for a tensor of shape {self._array.shape}"
+            )
+        array.flags.writeable = False
+        self._array = array
+
+    data = property(attrgetter("_array"), _replace)
+    shape = property(attrgetter("_array.shape"))
+    dtype = property(attrgetter("_array.dtype"))
+    ndim = property(attrgetter("_array.ndim"))
+    size = property(attrgetter("_array.size"))
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made this tensor."""
+        return self._edges == ()
+
+    def backward(
+        self,
+        gradient: Tensor | np.ndarray | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+    ) -> None:
+        """Accumulate into `.grad` of every leaf the gradient of this tensor.
+
+        Args:
+            gradient: the gradient with respect to this tensor, of its shape; may be left out
+                for a tensor of one element, where it is 1.
+            retain_graph: keep the graph for a further backward; by default only with
+                `create_graph`. Otherwise each part is freed as soon as it has been used.
+            create_graph: record the reverse pass, so that it can be differentiated again.
+        """
+        grads = _backpropagate([self], [gradient], None, retain_graph, create_graph)
+        for leaf, g in grads:
+            if leaf.grad is None:
+                # Its own tensor: one rule may have given the same gradient to several inputs.
+                leaf.grad = (
+                    record(g._array, (g, lambda g, y: g)) if create_graph else _wrap(g._array)
+                )
+            else:
+                with grad_mode(create_graph):
+                    leaf.grad = leaf.grad + g
+
+    def detach(self) -> Tensor:
+        """Return a tensor of the same values, outside of any graph."""
+        return _wrap(self._array)
+
+    def numpy(self) -> np.ndarray:
+        """Return the values as a read-only array; copy it to write."""
+        return self._array
+
+    def item(self) -> float | int | bool:
+        """Return the value of a tensor of one element as a Python number."""
+        return self._array.item()
+
+    def copy_(self, values: Any) -> Tensor:
+        """Give this tensor new values of its shape, broadcast and cast as needed; returns it.
+
+        Raises:
+            UserError: gradients would flow through the old values: do it under `no_grad()`.
+        """
+        if self.requires_grad and _mode.enabled:
+            raise UserError("a tensor that requires a gradient can be written to under no_grad()")
+        values = values._array if isinstance(values, Tensor) else values
+        self._replace(np.broadcast_to(values, self._array.shape))
+        return self
+
+    def __setitem__(self, index: Any, values: Any) -> None:
+        array = self._array.copy()
+        array[plain_index(index)] = values._array if isinstance(values, Tensor) else values
+        self.copy_(array)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set whether this leaf requires a gradient; returns it."""
+        if not self.is_leaf:
+            raise UserError("requires_grad can be set on leaves only; use detach() first")
+        if requires_grad and self._array.dtype.kind != "f":
+            raise UserError(f"a tensor of dtype {self._array.dtype} cannot require a gradient")
+        self.requires_grad = requires_grad
+        return self
+
+    def __repr__(self) -> str:
+        text = np.array2string(self._array, separator=", ", prefix="tensor(")
+        if self._array.dtype not in (np.float32, np.int64, np.bool_):
+            text += f", dtype={self._array.dtype}"
+        if self.requires_grad:
+            text += ", requires_grad=True"
+        return f"tensor({text})"
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self._array)))
+
+    def __bool__(self) -> bool:
+        return bool(self._array)
+
+    def __float__(self) -> float:
+        return float(self._array)
+
+    def __int__(self) -> int:
+        return int(self._array)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._array, dtype=dtype, copy=copy)
+
+    __hash__ = object.__hash__
+
+    if TYPE_CHECKING:  # The operations of tinyvid.ops, bound there as methods.
+
+        def __getattr__(self, name: str) -> Callable[..., Any]: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+
+
+def _fill(t: Tensor, array: np.ndarray, requires_grad: bool) -> Tensor:
+    array.flags.writeable = False
+    t._array = array
+    t.grad = None
+    t.requires_grad = requires_grad
+    t._edges = t._saved = ()
+    t._order = _creation_order()
+    return t
+
+
+def _wrap(array: Any) -> Tensor:
+    """Return a tensor of this very array, which nobody else may write to from now on."""
+    if type(array) is not np.ndarray:
+        array = np.asarray(array)  # NumPy gives scalars where it could give 0-d arrays
+    return _fill(Tensor.__new__(Tensor), array, False)
+
+
+def as_tensor(data: Any, like: Tensor | None = None) -> Tensor:
+    """Return `data` as a tensor; a bare number takes the dtype that `like` suggests."""
+    if isinstance(data, Tensor):
+        return data
+    if like is not None and isinstance(data, (int, float)):
+        dtype = like._array.dtype
+        if dtype.kind != "f" and isinstance(data, float):
+            dtype = np.dtype(np.float32)
+        return _wrap(np.array(data, dtype))
+    return Tensor(data)
+
+
+def plain_index(index: Any) -> Any:
+    """Return an index with every tensor in it replaced by its array."""
+    if isinstance(index, tuple):
+        return tuple(i._array if isinstance(i, Tensor) else i for i in index)
+    return index._array if isinstance(index, Tensor) else index
+
+
+# Recording
+
+
+class _Mode(threading.local):
+    enabled = True
+
+
+_mode = _Mode()
+
+
+class grad_mode(AbstractContextManager):
+    """Record operations inside the block, or do not; see `no_grad` and `enable_grad`."""
+
+    def __init__(self, enabled: bool):
+        self.enabled = enabled
+
+    def __enter__(self) -> None:
+        self.before, _mode.enabled = _mode.enabled, self.enabled
+
+    def __exit__(self, *exception: object) -> None:
+        _mode.enabled = self.before
+
+
+def no_grad() -> grad_mode:
+    """Return a context in which operations are not recorded."""
+    return grad_mode(False)
+
+
+def enable_grad() -> grad_mode:
+    """Return a context in which operations are recorded, also inside `no_grad`."""
+    return grad_mode(True)
+
+
+def is_grad_enabled() -> bool:
+    """Return whether operations are being recorded."""
+    return _mode.enabled
+
+
+def record(array: Any, *edges: Edge, saved: Sequence[Tensor] = ()) -> Tensor:
+    """Return the result of an operation as a tensor that knows how it came about.
+
+    Args:
+        array: the result; it belongs to the tensor from now on, or is a view of an input.
+        edges: for each differentiable input the pair (input, rule). A rule that needs the
+            result finds it as its second argument.
+        saved: the tensors whose values the rules read; the reverse pass makes sure that they
+            still hold the same values.
+    """
+    y = _wrap(array)
+    if _mode.enabled:
+        needed = tuple([edge for edge in edges if edge[0].requires_grad])
+        if needed:
+            y.requires_grad = True
+            y._edges = needed
+            if saved:
+                y._saved = tuple([(t, t._array) for t in saved])
+    return y
+
+
+# The reverse pass
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
+    allow_unused: bool = False,
+) -> Any:
+    """Return the gradients of `outputs` with respect to `inputs`, leaving every `.grad` alone.
+
+    Args:
+        outputs, inputs: tensors, one or several.
+        grad_outputs: the gradient with respect to each output; None for outputs of one
+            element, where it is 1.
+        create_graph: record the reverse pass, so that it can be differentiated again.
+        retain_graph: keep the graph for a further pass; by default only with `create_graph`.
+        allow_unused: give None for an input that no output depends on, instead of an error.
+
+    Returns:
+        A gradient of the input's shape; a tuple of them where `inputs` is a sequence.
+    """
+    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    ins = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    one = grad_outputs is None or isinstance(grad_outputs, (Tensor, np.ndarray))
+    cotangents = [grad_outputs] * len(outs) if one else list(grad_outputs)
+    if len(cotangents) != len(outs) or (grad_outputs is not None and one and len(outs) > 1):
+        raise UserError(f"grad_outputs: give one for each of the {len(outs)} outputs")
+    for i, x in enumerate(ins):
+        if not x.requires_grad:
+            raise UserError(f"inputs[{i}] of shape {x.shape} does not require a gradient")
+    found = {id(x): g for x, g in _backpropagate(outs, cotangents, ins, retain_graph, create_graph)}
+    if not allow_unused and len(missing := [i for i, x in enumerate(ins) if id(x) not in found]):
+        raise UserError(f"no output depends on inputs {missing}; allow_unused=True gives None")
+    grads = tuple(found.get(id(x)) for x in ins)
+    return grads[0] if isinstance(inputs, Tensor) else grads
+
+
+def _backpropagate(
+    outputs: list[Tensor],
+    cotangents: Iterable[Any],
+    inputs: list[Tensor] | None,
+    retain_graph: bool | None,
+    create_graph: bool,
+) -> list[tuple[Tensor, Tensor]]:
+    """Return (input, gradient) for each input reached; `inputs=None` means every leaf."""
+    retain = create_graph if retain_graph is None else retain_graph
+    with grad_mode(create_graph):
+        grads: dict[int, Tensor] = {}
+        for y, g in zip(outputs, cotangents, strict=True):
+            _accumulate(grads, y, _cotangent(y, g))
+        nodes = _sorted_graph(outputs)
+        wanted = {id(t) for t in (nodes if inputs is None else inputs)}
+        relevant = set(wanted)
+        for y in nodes:
+            if any(id(x) in relevant for x, _ in y._edges or ()):
+                relevant.add(id(y))
+        results = []
+        while nodes:  # the latest first; popped, so that what has been used is freed at once
+            y = nodes.pop()
+            if id(y) not in grads:
+                continue
+            g = grads.pop(id(y))
+            if id(y) in wanted and (inputs is not None or not y._edges):
+                results.append((y, g))
+            for t, array in y._saved:
+                if t._array is not array:
+                    raise UserError(
+                        f"a tensor of shape {array.shape} was given new values after an operation "
+                        "had saved it for its gradient; call backward first, or copy the tensor"
+                    )
+            for x, rule in y._edges or ():
+                if id(x) in relevant:
+                    _accumulate(grads, x, rule(g, y))
+            if not retain and y._edges:
+                y._edges, y._saved = None, ()
+    return results
+
+
+def _sorted_graph(outputs: list[Tensor]) -> list[Tensor]:
+    """Return all tensors that lead to the outputs, in the order in which they were created.
+
+    An operation's inputs exist before its result, so this order is topological.
+    """
+    found: dict[int, Tensor] = {}
+    stack = list(outputs)
+    while stack:
+        t = stack.pop()
+        if t._edges is None:
+            raise UserError(
+                "this part of the graph was freed by an earlier backward; "
+                "call that one with retain_graph=True to keep it"
+            )
+        if id(t) not in found:
+            found[id(t)] = t
+            stack.extend([x for x, _ in t._edges])
+    return sorted(found.values(), key=attrgetter("_order"))
+
+
+def _accumulate(grads: dict[int, Tensor], x: Tensor, g: Tensor) -> None:
+    if g._array.shape != x._array.shape or g._array.dtype != x._array.dtype:
+        raise UserError(
+            f"a rule returned a gradient of shape {g.shape}, {g.dtype} "
+            f"for an input of shape {x.shape}, {x.dtype}"
+        )
+    before = grads.get(id(x))
+    grads[id(x)] = g if before is None else before + g
+
+
+def _cotangent(y: Tensor, g: Any) -> Tensor:
+    if not y.requires_grad:
+        raise UserError(
+            f"an output of shape {y.shape} does not depend on anything that requires a gradient"
+        )
+    if g is None:
+        if y._array.size != 1:
+            raise UserError(
+                f"an output of shape {y.shape} needs its gradient: pass one of that shape"
+            )
+        return _wrap(np.ones_like(y._array))
+    g = as_tensor(g)
+    if g._array.shape != y._array.shape or g._array.dtype != y._array.dtype:
+        raise UserError(
+            f"the gradient given has shape {g.shape}, {g.dtype}; the output {y.shape}, {y.dtype}"
+        )
+    return g
