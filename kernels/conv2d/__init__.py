@@ -1,0 +1,49 @@
+"""2-D convolution of images, and of whole clips at once: early fusion.
+
+    fprop   y[n,k,p,q]  = sum over c,r,s of        x[n,c,h,v] * w[k,c,r,s]
+    dgrad   gx[n,c,h,v] = sum over k and p,r q,s of  gy[n,k,p,q] * w[k,c,r,s]
+    wgrad   gw[k,c,r,s] = sum over n,p,q of        gy[n,k,p,q] * x[n,c,h,v]
+
+    where h = p * stride + r * dilation - padding, likewise v of (q, s).
+
+A clip `N C T H W` is taken as it lies: its `C*T` planes are the channels, plane (c, t) being
+channel c*T + t, so that the first layer of a 2-D network sees all frames (Karpathy et al.,
+"Large-scale Video Classification with Convolutional Neural Networks", CVPR 2014, section 3.1).
+"""
+
+from tinyvid.kernels.conv3d import checker
+from tinyvid.kernels.registry import Kernel
+
+fprop = Kernel(
+    "conv2d",
+    "fprop",
+    """`conv2d_fprop(x, w, geometry) -> y`: correlate images, or clips as they lie, with filters.
+
+    Args: x `N C H W` or `N C T H W`, w `K C/groups R S` (`K C*T/groups R S` for clips),
+        geometry from `conv_geometry(x.shape, w.shape, ...)`.
+    Returns: y `N K P Q`. Raises UserError where shapes or dtypes do not fit.
+    """,
+    checker("conv2d", "fprop", "x", "w"),
+)
+dgrad = Kernel(
+    "conv2d",
+    "dgrad",
+    """`conv2d_dgrad(gy, w, geometry) -> gx`: the gradient of <gy, y> with respect to x.
+
+    Args: gy `N K P Q`, w as of fprop, geometry as of fprop.
+    Returns: gx `N C H W` or `N C T H W`. Raises UserError where shapes or dtypes do not fit.
+    """,
+    checker("conv2d", "dgrad", "gy", "w"),
+)
+wgrad = Kernel(
+    "conv2d",
+    "wgrad",
+    """`conv2d_wgrad(gy, x, geometry) -> gw`: the gradient of <gy, y> with respect to w.
+
+    Args: gy `N K P Q`, x `N C H W` or `N C T H W`, geometry as of fprop.
+    Returns: gw `K C/groups R S`. Raises UserError where shapes or dtypes do not fit.
+    """,
+    checker("conv2d", "wgrad", "gy", "x"),
+)
+for _kernel in (fprop, dgrad, wgrad):
+    _kernel.add("reference", f"tinyvid.kernels.conv2d.reference:{_kernel.pass_}")

@@ -1,0 +1,98 @@
+"""3-D convolution: its three passes, each linear in both of its arguments.
+
+    fprop   y[n,k,z,p,q]  = sum over c,t,r,s of      x[n,c,d,h,v] * w[k,c,t,r,s]
+    dgrad   gx[n,c,d,h,v] = sum over k and z,t p,r q,s of  gy[n,k,z,p,q] * w[k,c,t,r,s]
+    wgrad   gw[k,c,t,r,s] = sum over n,z,p,q of      gy[n,k,z,p,q] * x[n,c,d,h,v]
+
+    where d = z * stride + t * dilation - padding, likewise h of (p, r) and v of (q, s).
+    Outside the input x is zero, and k sees only the channels c of its own group.
+
+All three are the derivatives of one trilinear form, <gy, conv(x, w)> (an op's rule says so
+in code: `tinyvid/ops/conv.py`). It is a correlation: the filter is not flipped.
+"""
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from tinyvid.errors import UserError
+from tinyvid.geometry import ConvGeometry
+from tinyvid.kernels.registry import Kernel
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_SHAPES = {"x": attrgetter("x"), "w": attrgetter("w"), "gy": attrgetter("y")}
+
+
+def checker(op: str, pass_: str, first: str, second: str) -> Callable[..., None]:
+    """Return the check of a pass that takes two arrays with these letters, and a geometry.
+
+    Both must have the shape that the geometry gives them, and one dtype, float32 or float64.
+    """
+    first_of, second_of, rank = _SHAPES[first], _SHAPES[second], int(op[-2])
+
+    def check(a: Any, b: Any, geometry: ConvGeometry) -> None:
+        try:
+            fits = (
+                a.shape == first_of(geometry)
+                and b.shape == second_of(geometry)
+                and a.dtype == b.dtype
+                and a.dtype in _FLOATS
+                and len(geometry.stride) == rank
+            )
+        except AttributeError:
+            fits = False
+        if not fits:
+            raise UserError(f"{op}_{pass_}: {complaint(a, b, geometry)}")
+
+    def complaint(a: Any, b: Any, geometry: ConvGeometry) -> str:
+        if not isinstance(geometry, ConvGeometry):
+            return f"geometry must come from conv_geometry, not be a {type(geometry).__name__}"
+        if geometry.rank != rank:
+            return f"the geometry is for a filter of {geometry.rank} axes, not {rank}"
+        for name, array in ((first, a), (second, b)):
+            if not hasattr(array, "shape") or not hasattr(array, "dtype"):
+                return f"{name} must be an array, not a {type(array).__name__}"
+            if array.shape != _SHAPES[name](geometry):
+                return f"{name} has shape {array.shape}, not {_SHAPES[name](geometry)}"
+        return (
+            f"{first} is {a.dtype} and {second} is {b.dtype}; "
+            "both must be float32, or both float64 (of the machine's byte order)"
+        )
+
+    return check
+
+
+fprop = Kernel(
+    "conv3d",
+    "fprop",
+    """`conv3d_fprop(x, w, geometry) -> y`: correlate a batch with filters.
+
+    Args: x `N C D H W`, w `K C/groups T R S`, geometry from `conv_geometry(x.shape, w.shape, ...)`.
+    Returns: y `N K Z P Q`. Raises UserError where shapes or dtypes do not fit.
+    """,
+    checker("conv3d", "fprop", "x", "w"),
+)
+dgrad = Kernel(
+    "conv3d",
+    "dgrad",
+    """`conv3d_dgrad(gy, w, geometry) -> gx`: the gradient of <gy, y> with respect to x.
+
+    Args: gy `N K Z P Q`, w `K C/groups T R S`, geometry as of fprop.
+    Returns: gx `N C D H W`. Raises UserError where shapes or dtypes do not fit.
+    """,
+    checker("conv3d", "dgrad", "gy", "w"),
+)
+wgrad = Kernel(
+    "conv3d",
+    "wgrad",
+    """`conv3d_wgrad(gy, x, geometry) -> gw`: the gradient of <gy, y> with respect to w.
+
+    Args: gy `N K Z P Q`, x `N C D H W`, geometry as of fprop.
+    Returns: gw `K C/groups T R S`. Raises UserError where shapes or dtypes do not fit.
+    """,
+    checker("conv3d", "wgrad", "gy", "x"),
+)
+for _kernel in (fprop, dgrad, wgrad):
+    _kernel.add("reference", f"tinyvid.kernels.conv3d.reference:{_kernel.pass_}")
