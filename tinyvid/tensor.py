@@ -27,7 +27,8 @@ from tinyvid.errors import UserError
 Rule: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 Edge: TypeAlias = "tuple[Tensor, Rule]"
 
-_creation_order = count().__next__
+_creation_order = count(1).__next__
+_new = object.__new__
 
 
 class Tensor:
@@ -49,16 +50,16 @@ class Tensor:
         UserError: `requires_grad` with a dtype that is not floating-point.
     """
 
-    __slots__ = ("__weakref__", "_array", "_edges", "_order", "_saved", "grad", "requires_grad")
     __array_ufunc__ = None  # so that `array + tensor` asks the tensor
 
     device = "cpu"
-    grad: Tensor | None
-    requires_grad: bool
+    grad: Tensor | None = None
+    requires_grad: bool = False
     _array: np.ndarray
-    _edges: tuple[Edge, ...] | None  # None once the graph has been freed
-    _saved: tuple[tuple[Tensor, np.ndarray], ...]
-    _order: int
+    # Defaults on the class, set only where they differ: most tensors are short-lived.
+    _edges: tuple[Edge, ...] | None = ()  # None once the graph has been freed
+    _saved: tuple[tuple[Tensor, np.ndarray], ...] = ()
+    _order: int = 0  # when an operation made it; leaves come before all
 
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False):
         if isinstance(data, Tensor):
@@ -68,7 +69,9 @@ class Tensor:
             array = array.astype(np.float32)
         if requires_grad and array.dtype.kind != "f":
             raise UserError(f"requires_grad=True needs a floating-point tensor, not {array.dtype}")
-        _fill(self, array, requires_grad)
+        array.flags.writeable = False
+        self._array = array
+        self.requires_grad = requires_grad
 
     def _replace(self, values: Any) -> None:
         array = np.array(values, dtype=self._array.dtype)
@@ -203,21 +206,14 @@ class Tensor:
         def __ge__(self, other: Any) -> Tensor: ...
 
 
-def _fill(t: Tensor, array: np.ndarray, requires_grad: bool) -> Tensor:
-    array.flags.writeable = False
-    t._array = array
-    t.grad = None
-    t.requires_grad = requires_grad
-    t._edges = t._saved = ()
-    t._order = _creation_order()
-    return t
-
-
 def _wrap(array: Any) -> Tensor:
     """Return a tensor of this very array, which nobody else may write to from now on."""
     if type(array) is not np.ndarray:
         array = np.asarray(array)  # NumPy gives scalars where it could give 0-d arrays
-    return _fill(Tensor.__new__(Tensor), array, False)
+    array.flags.writeable = False
+    t = _new(Tensor)
+    t._array = array
+    return t
 
 
 def as_tensor(data: Any, like: Tensor | None = None) -> Tensor:
@@ -293,6 +289,7 @@ def record(array: Any, *edges: Edge, saved: Sequence[Tensor] = ()) -> Tensor:
         if needed:
             y.requires_grad = True
             y._edges = needed
+            y._order = _creation_order()
             if saved:
                 y._saved = tuple([(t, t._array) for t in saved])
     return y

@@ -11,17 +11,26 @@ from tinyvid.tensor import Tensor, as_tensor, record
 
 
 def _pair(input: Any, other: Any) -> tuple[Tensor, Tensor]:
-    if isinstance(input, Tensor):
-        return input, other if isinstance(other, Tensor) else as_tensor(other, like=input)
-    return as_tensor(input, like=other if isinstance(other, Tensor) else None), as_tensor(other)
+    """Return the two as tensors of one dtype."""
+    if not isinstance(input, Tensor):
+        input = as_tensor(input, like=other if isinstance(other, Tensor) else None)
+    if not isinstance(other, Tensor):
+        other = as_tensor(other, like=input)
+    if input.data.dtype is not other.data.dtype:
+        kinds = (input.dtype.kind == "f", other.dtype.kind == "f")
+        if kinds == (True, False):  # an integer tensor widens no float
+            dtype = input.dtype
+        elif kinds == (False, True):
+            dtype = other.dtype
+        else:
+            dtype = np.promote_types(input.dtype, other.dtype)
+        return cast(input, dtype), cast(other, dtype)
+    return input, other
 
 
-# A rule for an input of another dtype than the result hands its gradient through `_fit`, which
-# undoes both the broadcasting and the conversion.
 def _fit(g: Tensor, like: Tensor) -> Tensor:
-    if g.dtype != like.dtype:
-        g = cast(g, like.dtype)
-    return g if g.shape == like.shape else unbroadcast(g, like.shape)
+    """Undo the broadcasting of an input."""
+    return g if g.data.shape == like.data.shape else unbroadcast(g, like.shape)
 
 
 def cast(input: Tensor, dtype: Any) -> Tensor:
