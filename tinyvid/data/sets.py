@@ -1,0 +1,268 @@
+"""Sets of labelled videos: a folder of class folders, a CSV list, or the synthetic verbs."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyvid.data.cache import FrameCache
+from tinyvid.data.clips import ClipSpec, is_short
+from tinyvid.data.video import EXTENSIONS, VideoError, VideoInfo, probe, read_frames
+from tinyvid.errors import UserError, nearest
+
+CSV_COLUMNS = ("path", "label", "group")
+CSV_IN_FOLDER = "clips.csv"
+
+
+@dataclass(frozen=True)
+class Video:
+    """One labelled video. `name` is unique in its set; `label` is an index into its classes."""
+
+    path: str
+    label: int
+    group: str
+    name: str
+
+
+class VideoSet(ABC):
+    """Videos with their classes, and how to read them.
+
+    classes: the names of the labels. videos: the usable ones. skipped: (path, reason) of each
+    file that could not be used.
+    """
+
+    classes: list[str]
+    videos: list[Video]
+    skipped: list[tuple[str, str]]
+
+    @abstractmethod
+    def probe(self, video: Video) -> VideoInfo:
+        """Return the number of frames, their times and their size."""
+
+    @abstractmethod
+    def read(
+        self, video: Video, frames: np.ndarray | None = None, short_side: int | None = None
+    ) -> np.ndarray:
+        """Return the frames of these indices (all if None), uint8 (T, H, W, 3) RGB, scaled so
+        that the shorter side has `short_side` pixels (as they are if None)."""
+
+    def subset(self, indices: Iterable[int]) -> VideoSet:
+        """Return a set of the videos at these positions, with the same classes."""
+        part = copy.copy(self)
+        part.videos = [self.videos[int(i)] for i in indices]
+        return part
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of videos of each class."""
+        labels = np.array([v.label for v in self.videos], dtype=np.int64)
+        counts = np.bincount(labels, minlength=len(self.classes))
+        return {name: int(n) for name, n in zip(self.classes, counts, strict=True)}
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __repr__(self) -> str:
+        skipped = f", {len(self.skipped)} skipped" if self.skipped else ""
+        return f"{type(self).__name__}({len(self)} videos, {len(self.classes)} classes{skipped})"
+
+
+class FileSet(VideoSet):
+    """Videos in files. Each is decoded once, `workers` at a time, to find out what it holds.
+
+    With `strict` the first unusable file raises its VideoError, otherwise it is listed in
+    `skipped`. `cache` names a folder that remembers what was found.
+    """
+
+    def __init__(
+        self,
+        classes: list[str],
+        videos: list[Video],
+        *,
+        strict: bool = False,
+        workers: int = 2,
+        cache: str | Path | None = None,
+    ):
+        self.classes, self.videos, self.skipped = classes, [], []
+        self._infos: dict[str, VideoInfo] = {}
+        look = FrameCache(cache).probe if cache is not None else probe
+
+        def examine(video: Video) -> VideoInfo | VideoError:
+            try:
+                return look(video.path)
+            except VideoError as error:
+                return error
+
+        with ThreadPoolExecutor(max(1, workers)) as pool:
+            found = pool.map(examine, videos)
+            for video, info in zip(videos, found, strict=True):
+                if isinstance(info, VideoInfo):
+                    self.videos.append(video)
+                    self._infos[video.path] = info
+                elif strict:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    raise info
+                else:
+                    self.skipped.append((video.path, info.reason))
+        empty = [c for c, n in self.counts().items() if n == 0]
+        if empty:
+            why = f": {self.skipped[0][0]}: {self.skipped[0][1]}" if self.skipped else ""
+            raise UserError(
+                f"no usable video of class {empty[0]!r} "
+                f"({len(self.skipped)} of {len(videos)} files skipped{why}): "
+                f"replace its files, or take the class out"
+            )
+
+    def probe(self, video: Video) -> VideoInfo:
+        return self._infos[video.path]
+
+    def read(
+        self, video: Video, frames: np.ndarray | None = None, short_side: int | None = None
+    ) -> np.ndarray:
+        return read_frames(video.path, frames, short_side, self._infos[video.path])
+
+
+def open_data(spec: str | Path, *, strict: bool = False, **options: Any) -> VideoSet:
+    """Open the data that `spec` names.
+
+    A folder: its sub-folders are the classes, and every video file at any depth inside belongs
+    to that class; a video's group is its file's stem, or what the regular expression
+    `group_pattern` finds in its path (its first group if it has one). A CSV file, or a folder
+    with `clips.csv` in it: columns path (relative to the CSV), label, group; others are ignored.
+    Files take the options `workers`, `cache` (see FileSet). Or "verbs", the synthetic set, whose
+    options are those of `verbs.VerbSet`.
+
+    Unusable files are skipped and listed, unless `strict`. Raises UserError for what does not
+    exist or holds no usable data, and for an unknown option.
+    """
+    from tinyvid.data.verbs import VerbSet
+
+    path = Path(spec)
+    if str(spec) == "verbs":
+        known = ["split", "per_class", "seed", "frames", "size", "fps", "window", "classes"]
+        _check_options(spec, options, known)
+        return VerbSet(**options)
+    if path.is_file() or (path / CSV_IN_FOLDER).is_file():
+        _check_options(spec, options, ["workers", "cache"])
+        classes, videos = _from_csv(path if path.is_file() else path / CSV_IN_FOLDER)
+    elif path.is_dir():
+        _check_options(spec, options, ["workers", "cache", "group_pattern"])
+        classes, videos = _from_folder(path, options.pop("group_pattern", None))
+    else:
+        raise UserError(
+            f"{spec}: no such file or folder: give a folder of class folders, a CSV file with "
+            f"the columns {','.join(CSV_COLUMNS)}, or 'verbs' for the built-in synthetic set"
+            + (f".{nearest(str(spec), ['verbs'])}" if nearest(str(spec), ["verbs"]) else "")
+        )
+    return FileSet(classes, videos, strict=strict, **options)
+
+
+def check_clip_length(videos: VideoSet, spec: ClipSpec) -> int:
+    """Return how many videos are shorter than a clip and will be padded.
+
+    Raises UserError if all of them are, or if any is and the policy is "error".
+    """
+    infos = [videos.probe(v) for v in videos.videos]
+    short = [i for i, info in enumerate(infos) if is_short(spec, info)]
+    if not short or (len(short) < len(infos) and spec.pad_policy != "error"):
+        return len(short)
+    longest = max(short, key=lambda i: infos[i].seconds)
+    every = f"every video (the longest is {videos.videos[longest].name})"
+    every = every if len(short) == len(infos) else videos.videos[longest].name
+    sampled = f"at {spec.fps:g} frames a second" if spec.fps else f"with stride {spec.stride or 1}"
+    raise UserError(
+        f"a clip of {spec.frames} frames {sampled} is longer than {every}, which has "
+        f"{infos[longest].frames} frames in {infos[longest].seconds:.2f} s: take fewer frames, or "
+        f"let them follow each other faster"
+    )
+
+
+def _check_options(spec: str | Path, options: dict[str, Any], known: Sequence[str]) -> None:
+    for name in options:
+        if name not in known:
+            raise UserError(
+                f"data {str(spec)!r} has no option {name!r}: it takes strict, {', '.join(known)}."
+                + nearest(name, known)
+            )
+
+
+def _from_folder(root: Path, group_pattern: str | None) -> tuple[list[str], list[Video]]:
+    folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+    if not folders:
+        raise UserError(
+            f"{root}: no class folders in it: make one sub-folder for each class and put the "
+            f"class's videos there, or add a {CSV_IN_FOLDER}"
+        )
+    videos = []
+    for label, folder in enumerate(folders):
+        files = sorted(
+            f for f in folder.rglob("*") if f.suffix.lower() in EXTENSIONS and f.is_file()
+        )
+        if not files:
+            raise UserError(
+                f"{folder}: class {folder.name!r} has no video: add some, or remove the folder"
+            )
+        for file in files:
+            name = file.relative_to(root).as_posix()
+            videos.append(Video(str(file), label, _group(name, group_pattern), name))
+    return [f.name for f in folders], videos
+
+
+def _group(name: str, pattern: str | None) -> str:
+    if pattern is None:
+        return Path(name).stem
+    try:
+        found = re.search(pattern, name)
+    except re.error as error:
+        raise UserError(f"group_pattern {pattern!r} is no regular expression: {error}") from error
+    if found is None:
+        raise UserError(f"group_pattern {pattern!r} finds no group in {name!r}")
+    return found.group(1) if found.re.groups else found.group()
+
+
+def _from_csv(file: Path) -> tuple[list[str], list[Video]]:
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as f:
+            reader = csv.DictReader(f)
+            columns = [c.strip() for c in reader.fieldnames or ()]
+            reader.fieldnames = columns
+            missing = [c for c in CSV_COLUMNS if c not in columns]
+            if missing:
+                raise UserError(
+                    f"{file}: column {missing[0]!r} is missing: the first line must name the "
+                    f"columns {','.join(CSV_COLUMNS)}, and it names {','.join(columns) or 'none'}."
+                    + nearest(missing[0], [c for c in columns if c not in CSV_COLUMNS])
+                )
+            rows = [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{file}: not a CSV file in UTF-8: {error}") from error
+    if not rows:
+        raise UserError(f"{file}: lists no video: add a line path,label,group for each")
+
+    line_of: dict[str, int] = {}
+    entries = []
+    for line, row in rows:
+        path, label, group = ((row[c] or "").strip() for c in CSV_COLUMNS)
+        for column, value in zip(CSV_COLUMNS, (path, label, group), strict=True):
+            if not value:
+                raise UserError(f"{file}, line {line}: no {column}: fill it in")
+        full = file.parent / path
+        if not full.is_file():
+            raise UserError(
+                f"{file}, line {line}: no file {path!r} in {file.parent}: paths are relative to "
+                f"the CSV file; correct it or take the line out"
+            )
+        if path in line_of:
+            raise UserError(f"{file}, line {line}: {path!r} stands in line {line_of[path]} too")
+        line_of[path] = line
+        entries.append((path, str(full), label, group))
+    classes = sorted({label for _, _, label, _ in entries})
+    return classes, [Video(full, classes.index(lb), g, path) for path, full, lb, g in entries]
