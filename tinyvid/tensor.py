@@ -285,14 +285,18 @@ def record(array: Any, *edges: Edge, saved: Sequence[Tensor] = ()) -> Tensor:
     """
     y = _wrap(array)
     if _mode.enabled:
-        needed = tuple([edge for edge in edges if edge[0].requires_grad])
-        if needed:
-            y.requires_grad = True
-            y._edges = needed
-            y._order = _creation_order()
-            if saved:
-                y._saved = tuple([(t, t._array) for t in saved])
+        attach(y, edges, saved)
     return y
+
+
+def attach(y: Tensor, edges: Sequence[Edge], saved: Sequence[Tensor]) -> None:
+    """Make `y` the result of an operation; see `record`."""
+    needed = tuple([edge for edge in edges if edge[0].requires_grad])
+    if needed:
+        y.requires_grad = True
+        y._edges = needed
+        y._order = _creation_order()
+        y._saved = tuple([(t, t._array) for t in saved])
 
 
 # The reverse pass
@@ -403,7 +407,9 @@ def _accumulate(grads: dict[int, Tensor], x: Tensor, g: Tensor) -> None:
             f"for an input of shape {x.shape}, {x.dtype}"
         )
     before = grads.get(id(x))
-    grads[id(x)] = g if before is None else before + g
+    if before is not None:
+        g = before + g if _mode.enabled else _wrap(before._array + g._array)
+    grads[id(x)] = g
 
 
 def _cotangent(y: Tensor, g: Any) -> Tensor:

@@ -1,13 +1,70 @@
-"""Element-wise operations, with NumPy's broadcasting; the rule stands beside its forward."""
+"""Element-wise operations, with NumPy's broadcasting; the rules stand above the forward.
+
+A rule takes (g, y, a) or (g, y, a, b): the gradient of the final result with respect to y, y
+itself, and the inputs. What broadcasting and conversion of dtypes did to an input is undone
+behind the rules, which can be read as the formulas of the textbook.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import numpy as np
 
 from tinyvid.ops.reduce import unbroadcast
-from tinyvid.tensor import Tensor, as_tensor, record
+from tinyvid.tensor import Tensor, _mode, _wrap, as_tensor, attach, record
+
+
+def unary(rule: Callable[..., Tensor], saves: bool = True) -> Callable[..., Callable[..., Tensor]]:
+    """Make a differentiable operation of a function of one array.
+
+    Args:
+        rule: the gradient, from (g, y, a).
+        saves: whether the rule reads the input.
+    """
+
+    def decorate(forward: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Tensor]:
+        @wraps(forward)
+        def operation(input: Tensor) -> Tensor:
+            a = input
+            y = _wrap(forward(a.data))
+            if a.requires_grad and _mode.enabled:
+                attach(y, ((a, lambda g, y: rule(g, y, a)),), (a,) if saves else ())
+            return y
+
+        return operation
+
+    return decorate
+
+
+def binary(
+    rule_a: Callable[..., Tensor], rule_b: Callable[..., Tensor], saves: bool = True
+) -> Callable[..., Callable[..., Tensor]]:
+    """Make a differentiable operation of a function of two arrays that broadcast.
+
+    Args:
+        rule_a, rule_b: the gradients with respect to the two inputs, from (g, y, a, b).
+        saves: whether the rules read the inputs.
+    """
+
+    def decorate(forward: Callable[[Any, Any], np.ndarray]) -> Callable[..., Tensor]:
+        @wraps(forward)
+        def operation(input: Any, other: Any) -> Tensor:
+            a, b = _pair(input, other)
+            y = _wrap(forward(a.data, b.data))
+            if _mode.enabled and (a.requires_grad or b.requires_grad):
+                edges = (
+                    (a, lambda g, y: _fit(rule_a(g, y, a, b), a)),
+                    (b, lambda g, y: _fit(rule_b(g, y, a, b), b)),
+                )
+                attach(y, edges, (a, b) if saves else ())
+            return y
+
+        return operation
+
+    return decorate
 
 
 def _pair(input: Any, other: Any) -> tuple[Tensor, Tensor]:
@@ -44,54 +101,34 @@ def cast(input: Tensor, dtype: Any) -> Tensor:
     return record(array, (input, lambda g, y: cast(g, input.dtype)))
 
 
-def add(input: Any, other: Any) -> Tensor:
+@binary(lambda g, y, a, b: g, lambda g, y, a, b: g, saves=False)
+def add(input: Any, other: Any) -> Any:
     """Return input + other."""
-    a, b = _pair(input, other)
-    return record(a.data + b.data, (a, lambda g, y: _fit(g, a)), (b, lambda g, y: _fit(g, b)))
+    return input + other
 
 
-def sub(input: Any, other: Any) -> Tensor:
+@binary(lambda g, y, a, b: g, lambda g, y, a, b: neg(g), saves=False)
+def sub(input: Any, other: Any) -> Any:
     """Return input − other."""
-    a, b = _pair(input, other)
-    return record(a.data - b.data, (a, lambda g, y: _fit(g, a)), (b, lambda g, y: _fit(neg(g), b)))
+    return input - other
 
 
-def mul(input: Any, other: Any) -> Tensor:
+@binary(lambda g, y, a, b: mul(g, b), lambda g, y, a, b: mul(g, a))
+def mul(input: Any, other: Any) -> Any:
     """Return input · other."""
-    a, b = _pair(input, other)
-    return record(
-        a.data * b.data,
-        (a, lambda g, y: _fit(mul(g, b), a)),
-        (b, lambda g, y: _fit(mul(g, a), b)),
-        saved=(a, b),
-    )
+    return input * other
 
 
-def div(input: Any, other: Any) -> Tensor:
+@binary(lambda g, y, a, b: g / b, lambda g, y, a, b: -(g * y / b))
+def div(input: Any, other: Any) -> Any:
     """Return input / other."""
-    a, b = _pair(input, other)
-    return record(
-        a.data / b.data,
-        (a, lambda g, y: _fit(div(g, b), a)),
-        (b, lambda g, y: _fit(neg(div(mul(g, y), b)), b)),
-        saved=(b,),
-    )
+    return input / other
 
 
-def neg(input: Tensor) -> Tensor:
-    """Return −input."""
-    return record(-input.data, (input, lambda g, y: neg(g)))
-
-
-def pow(input: Any, exponent: Any) -> Tensor:
+@binary(lambda g, y, a, b: g * _pow_slope(a, b), lambda g, y, a, b: g * y * log(a))
+def pow(input: Any, exponent: Any) -> Any:
     """Return input raised to exponent; the gradient with respect to an exponent needs input > 0."""
-    a, b = _pair(input, exponent)
-    return record(
-        a.data**b.data,
-        (a, lambda g, y: _fit(g * _pow_slope(a, b), a)),
-        (b, lambda g, y: _fit(g * y * log(a), b)),
-        saved=(a, b),
-    )
+    return input**exponent
 
 
 def _pow_slope(a: Tensor, b: Tensor) -> Tensor:
@@ -99,82 +136,96 @@ def _pow_slope(a: Tensor, b: Tensor) -> Tensor:
     return where(b.data == 0, 0.0, b * pow(a, where(b.data == 0, 1.0, b - 1)))
 
 
-def square(input: Tensor) -> Tensor:
+@unary(lambda g, y, a: neg(g), saves=False)
+def neg(input: Any) -> Any:
+    """Return −input."""
+    return -input
+
+
+@unary(lambda g, y, a: g * a * 2)
+def square(input: Any) -> Any:
     """Return input²."""
-    return mul(input, input)
+    return input * input
 
 
-def exp(input: Tensor) -> Tensor:
+@unary(lambda g, y, a: g * y, saves=False)
+def exp(input: Any) -> Any:
     """Return e to the power of input."""
-    return record(np.exp(input.data), (input, lambda g, y: g * y))
+    return np.exp(input)
 
 
-def log(input: Tensor) -> Tensor:
+@unary(lambda g, y, a: g / a)
+def log(input: Any) -> Any:
     """Return the natural logarithm."""
-    return record(np.log(input.data), (input, lambda g, y: g / input), saved=(input,))
+    return np.log(input)
 
 
-def sqrt(input: Tensor) -> Tensor:
+@unary(lambda g, y, a: g / (y * 2), saves=False)
+def sqrt(input: Any) -> Any:
     """Return the square root."""
-    return record(np.sqrt(input.data), (input, lambda g, y: g / (y * 2)))
+    return np.sqrt(input)
 
 
-def tanh(input: Tensor) -> Tensor:
+@unary(lambda g, y, a: g * (1 - y * y), saves=False)
+def tanh(input: Any) -> Any:
     """Return the hyperbolic tangent."""
-    return record(np.tanh(input.data), (input, lambda g, y: g * (1 - y * y)))
+    return np.tanh(input)
 
 
-def sigmoid(input: Tensor) -> Tensor:
+@unary(lambda g, y, a: g * (y * (1 - y)), saves=False)
+def sigmoid(input: Any) -> Any:
     """Return 1 / (1 + e^−input), computed as (1 + tanh(input / 2)) / 2, which cannot overflow."""
-    return record(
-        np.tanh(input.data * 0.5) * 0.5 + 0.5,
-        (input, lambda g, y: g * (y * (1 - y))),
-    )
+    return np.tanh(input * 0.5) * 0.5 + 0.5
 
 
-def relu(input: Tensor) -> Tensor:
+@unary(lambda g, y, a: scale(g, y.data > 0), saves=False)
+def relu(input: Any) -> Any:
     """Return max(input, 0); the gradient at 0 is 0."""
-    return record(np.maximum(input.data, 0), (input, lambda g, y: g * (y.data > 0)))
+    return np.maximum(input, input.dtype.type(0))
 
 
-def abs(input: Tensor) -> Tensor:
+@unary(lambda g, y, a: scale(g, np.sign(a.data)))
+def abs(input: Any) -> Any:
     """Return the absolute value; the gradient at 0 is 0."""
-    return record(np.abs(input.data), (input, lambda g, y: g * np.sign(input.data)), saved=(input,))
+    return np.abs(input)
 
 
-def sin(input: Tensor) -> Tensor:
+@unary(lambda g, y, a: g * cos(a))
+def sin(input: Any) -> Any:
     """Return the sine."""
-    return record(np.sin(input.data), (input, lambda g, y: g * cos(input)), saved=(input,))
+    return np.sin(input)
 
 
-def cos(input: Tensor) -> Tensor:
+@unary(lambda g, y, a: -(g * sin(a)))
+def cos(input: Any) -> Any:
     """Return the cosine."""
-    return record(np.cos(input.data), (input, lambda g, y: neg(g * sin(input))), saved=(input,))
+    return np.cos(input)
 
 
-def maximum(input: Any, other: Any) -> Tensor:
+@binary(
+    lambda g, y, a, b: scale(g, _share(a, b, y, a)), lambda g, y, a, b: scale(g, _share(a, b, y, b))
+)
+def maximum(input: Any, other: Any) -> Any:
     """Return the larger of the two; where they are equal each gets half of the gradient."""
-    a, b = _pair(input, other)
-    return _extremum(np.maximum, a, b)
+    return np.maximum(input, other)
 
 
-def minimum(input: Any, other: Any) -> Tensor:
+@binary(
+    lambda g, y, a, b: scale(g, _share(a, b, y, a)), lambda g, y, a, b: scale(g, _share(a, b, y, b))
+)
+def minimum(input: Any, other: Any) -> Any:
     """Return the smaller of the two; where they are equal each gets half of the gradient."""
-    a, b = _pair(input, other)
-    return _extremum(np.minimum, a, b)
+    return np.minimum(input, other)
 
 
-def _extremum(function: np.ufunc, a: Tensor, b: Tensor) -> Tensor:
-    def share(winner: Tensor, y: Tensor) -> np.ndarray:
-        # 1 where this input alone is the extremum, one half where both are
-        return ((winner.data == y.data) / (1.0 + (a.data == b.data))).astype(y.dtype)
+def _share(a: Tensor, b: Tensor, y: Tensor, winner: Tensor) -> np.ndarray:
+    # 1 where this input alone is the extremum, one half where both are
+    return ((winner.data == y.data) / (1.0 + (a.data == b.data))).astype(y.dtype)
 
-    return record(
-        function(a.data, b.data),
-        (a, lambda g, y: _fit(g * share(a, y), a)),
-        (b, lambda g, y: _fit(g * share(b, y), b)),
-        saved=(a, b),
-    )
+
+def scale(input: Tensor, factor: np.ndarray) -> Tensor:
+    """Return input · factor, for an array that is a constant and no wider than the input."""
+    return record(input.data * factor, (input, lambda g, y: scale(g, factor)))
 
 
 def where(condition: Any, input: Any, other: Any) -> Tensor:
@@ -192,6 +243,6 @@ def clamp(input: Tensor, min: float | None = None, max: float | None = None) -> 
     """Return input limited to [min, max]; the gradient is 0 outside."""
     return record(
         np.clip(input.data, min, max),
-        (input, lambda g, y: g * (np.clip(input.data, min, max) == input.data)),
+        (input, lambda g, y: scale(g, y.data == input.data)),
         saved=(input,),
     )

@@ -125,7 +125,7 @@ def select(input: Tensor, dim: int, index: int) -> Tensor:
 
 
 def split(input: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Return slices along `dim`, of `split_size` each (the last may be smaller) or of given sizes."""
+    """Return slices along `dim`, each of `split_size` (but the last) or of the sizes given."""
     n = input.shape[dim]
     if isinstance(split_size, int):
         split_size = [min(split_size, n - i) for i in range(0, n, split_size)]
