@@ -6,11 +6,18 @@ from tinyvid.kernels.conv2d import wgrad as conv2d_wgrad
 from tinyvid.kernels.conv3d import dgrad as conv3d_dgrad
 from tinyvid.kernels.conv3d import fprop as conv3d_fprop
 from tinyvid.kernels.conv3d import wgrad as conv3d_wgrad
+from tinyvid.kernels.pool3d import avg_dgrad as avg_pool3d_dgrad
+from tinyvid.kernels.pool3d import avg_fprop as avg_pool3d_fprop
+from tinyvid.kernels.pool3d import max_dgrad as max_pool3d_dgrad
+from tinyvid.kernels.pool3d import max_fprop as max_pool3d_fprop
+from tinyvid.kernels.pool3d import max_gather as max_pool3d_gather
 from tinyvid.kernels.registry import Kernel, Variant, kernels, use
 
 __all__ = [
     "Kernel",
     "Variant",
+    "avg_pool3d_dgrad",
+    "avg_pool3d_fprop",
     "conv2d_dgrad",
     "conv2d_fprop",
     "conv2d_wgrad",
@@ -18,5 +25,8 @@ __all__ = [
     "conv3d_fprop",
     "conv3d_wgrad",
     "kernels",
+    "max_pool3d_dgrad",
+    "max_pool3d_fprop",
+    "max_pool3d_gather",
     "use",
 ]

@@ -210,6 +210,16 @@ def _pool_geometry(x, window, stride, padding, dilation, ceil_mode) -> PoolGeome
     if any(2 * lo > k for (lo, _), k in zip(pairs, window, strict=True)):
         raise UserError(f"padding={padding} must be at most half of kernel_size={window}")
     sizes = _output_sizes(x[2:], window, stride, pairs, dilation, ceil_mode, x)
+    for size, out, k, s, (lo, _), d in zip(
+        x[2:], sizes, window, stride, pairs, dilation, strict=True
+    ):
+        # The taps of a dilated window can straddle a small input without touching it.
+        for start in range(-lo, min(out * s - lo, 0), s):
+            if not any(0 <= start + tap * d < size for tap in range(k)):
+                raise UserError(
+                    f"input of shape {x}: a window of {window} with dilation={dilation} and "
+                    f"padding={padding} lies wholly in padding"
+                )
     return PoolGeometry(x, (*x[:2], *sizes), window, stride, pairs, dilation)
 
 

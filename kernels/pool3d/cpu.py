@@ -1,0 +1,315 @@
+"""3-D pooling on the CPU: Numba loops over channels-last memory (`cpu/channels_last`).
+
+Memory is `N D H W C`, so that the innermost loop runs over the channels of one cell: it is
+contiguous, has no branch, and compiles to vector instructions whatever the window is.
+
+Backward passes are written as gathers: each input cell asks which windows cover it and adds
+up what they send, in a fixed order. No two threads ever write to the same place, so nothing
+needs atomics, windows may overlap, and results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numba import njit
+
+from tinyvid.geometry import PoolGeometry
+from tinyvid.kernels.pool3d import argmax_dtype
+from tinyvid.kernels.threads import parallel_for
+
+CHUNK = 64 * 1024  # elements that are worth a trip to another thread
+
+
+# ---------------------------------------------------------------- tables, one an axis
+
+
+@lru_cache(maxsize=256)
+def _windows(geometry: PoolGeometry) -> tuple[np.ndarray, ...]:
+    """For each axis an int64 table with a row (start, first tap, end tap) for each window.
+
+    Tap k of a window reads cell `start + k * dilation`; taps from the first to before the
+    end lie inside the input.
+    """
+    tables = []
+    for axis in range(3):
+        size, taps = geometry.x[2 + axis], geometry.window[axis]
+        dilation = geometry.dilation[axis]
+        start = np.arange(geometry.y[2 + axis]) * geometry.stride[axis] - geometry.padding[axis][0]
+        first = np.maximum(0, -(start // dilation))
+        end = np.minimum(taps, -((start - size) // dilation))
+        tables.append(np.stack([start, first, end], axis=1).astype(np.int64))
+    return tuple(tables)
+
+
+@lru_cache(maxsize=256)
+def _covers(geometry: PoolGeometry) -> tuple[np.ndarray, ...]:
+    """For each axis three tables that list the (window, tap) pairs that read each cell.
+
+    Those of cell i stand at `offset[i]` to before `offset[i + 1]` of `window` and of `tap`.
+    """
+    tables: list[np.ndarray] = []
+    for axis, windows in enumerate(_windows(geometry)):
+        readers: list[list[tuple[int, int]]] = [[] for _ in range(geometry.x[2 + axis])]
+        for window, (start, first, end) in enumerate(windows.tolist()):
+            for tap in range(first, end):
+                readers[start + tap * geometry.dilation[axis]].append((window, tap))
+        counts = [len(r) for r in readers]
+        pairs = np.array([p for r in readers for p in r], np.int64).reshape(-1, 2)
+        tables += [np.cumsum([0, *counts]), pairs[:, 0].copy(), pairs[:, 1].copy()]
+    return tuple(tables)
+
+
+def _divisors(
+    geometry: PoolGeometry, count_include_pad: bool, divisor_override: int | None
+) -> tuple[np.ndarray, ...]:
+    """For each axis the cells that a window counts; a window's divisor is their product.
+
+    Padding counts if asked for; what `ceil_mode` lets overhang beyond the padding never does.
+    """
+    if divisor_override is not None:
+        ones = tuple(np.ones(size, np.int64) for size in geometry.y[2:])
+        return (ones[0] * divisor_override, *ones[1:])
+    counts = []
+    for axis, windows in enumerate(_windows(geometry)):
+        start, first, end = windows.T
+        padded = geometry.x[2 + axis] + geometry.padding[axis][1]
+        stop = np.minimum(start + geometry.window[axis], padded)
+        counts.append(stop - start if count_include_pad else end - first)
+    return tuple(counts)
+
+
+# ---------------------------------------------------------------- memory and threads
+
+
+def _channels_last(a: np.ndarray) -> np.ndarray:
+    """Return `a` (N C D H W) as a contiguous N D H W C array; free if it lies so already."""
+    return np.ascontiguousarray(a.transpose(0, 2, 3, 4, 1))
+
+
+def _empty(shape: tuple[int, ...], dtype) -> np.ndarray:
+    """Return an uninitialised N D H W C array for the logical shape N C D H W."""
+    n, c, d, h, w = shape
+    return np.empty((n, d, h, w, c), dtype)
+
+
+def _logical(a: np.ndarray) -> np.ndarray:
+    """View N D H W C memory as N C D H W."""
+    return a.transpose(0, 4, 1, 2, 3)
+
+
+def _cells(a: np.ndarray) -> np.ndarray:
+    """View N D H W C memory as a table with a row of channels for each cell."""
+    return a.reshape(-1, a.shape[-1])
+
+
+def _over_lines(loop, shape: tuple[int, ...], *args) -> None:
+    """Run `loop(begin, end, *args)` over all lines (n, d, h) of `shape`, in parallel."""
+    n, c, d, h, w = shape
+    lines = n * d * h
+    step = max(1, CHUNK // max(1, w * c))
+    chunks = [(begin, min(begin + step, lines)) for begin in range(0, lines, step)]
+    parallel_for(lambda chunk: loop(*chunk, *args), chunks)
+
+
+# ---------------------------------------------------------------- max pooling
+
+
+def max_fprop(x: np.ndarray, geometry: PoolGeometry) -> tuple[np.ndarray, np.ndarray]:
+    x = _channels_last(x)
+    y = _empty(geometry.y, x.dtype)
+    argmax = _empty(geometry.y, argmax_dtype(geometry))
+    _over_lines(
+        _max_fprop,
+        geometry.y,
+        _cells(y),
+        _cells(argmax),
+        _cells(x),
+        *_windows(geometry),
+        geometry.x[2:],
+        geometry.window,
+        geometry.dilation,
+    )
+    return _logical(y), _logical(argmax)
+
+
+@njit(nogil=True, cache=True)
+def _max_fprop(begin, end, y, argmax, x, zs, ps, qs, size, window, dilation):
+    cells = np.empty(window[0] * window[1] * window[2], np.int64)
+    offsets = np.empty(cells.size, np.int32)
+    at = np.empty(argmax.shape[1], np.int32)
+    for line in range(begin, end):
+        nz, p = divmod(line, len(ps))
+        n, z = divmod(nz, len(zs))
+        for q in range(len(qs)):
+            count = 0  # of the window's cells, listed in the order in which they compete
+            for t in range(zs[z, 1], zs[z, 2]):
+                d = n * size[0] + zs[z, 0] + t * dilation[0]
+                for r in range(ps[p, 1], ps[p, 2]):
+                    h = d * size[1] + ps[p, 0] + r * dilation[1]
+                    for s in range(qs[q, 1], qs[q, 2]):
+                        cells[count] = h * size[2] + qs[q, 0] + s * dilation[2]
+                        offsets[count] = (t * window[1] + r) * window[2] + s
+                        count += 1
+            for c in range(y.shape[1]):
+                y[line * len(qs) + q, c] = x[cells[0], c]
+                at[c] = offsets[0]
+            for i in range(1, count, 4):
+                _largest_of_four(y, line * len(qs) + q, at, x, cells, offsets, i, count - 1)
+            for c in range(y.shape[1]):
+                argmax[line * len(qs) + q, c] = at[c]
+
+
+@njit(nogil=True, cache=True)
+def _largest_of_four(y, out, at, x, cells, offsets, i, last):
+    j, k, m = min(i + 1, last), min(i + 2, last), min(i + 3, last)
+    i0, i1, i2, i3 = cells[i], cells[j], cells[k], cells[m]
+    o0, o1, o2, o3 = offsets[i], offsets[j], offsets[k], offsets[m]
+    for c in range(y.shape[1]):
+        b, a = y[out, c], at[c]
+        b, a = _larger(b, a, x[i0, c], o0)
+        b, a = _larger(b, a, x[i1, c], o1)
+        b, a = _larger(b, a, x[i2, c], o2)
+        y[out, c], at[c] = _larger(b, a, x[i3, c], o3)
+
+
+@njit(nogil=True, cache=True)
+def _larger(b, a, x, o):
+    # NaN is greater than everything, and the last one stays, as in PyTorch.
+    larger = (x > b) | (x != x)
+    # Chosen by a mask of all ones or zeros, which compilers vectorise even where an offset
+    # is narrower than a value.
+    return x if larger else b, a ^ ((a ^ o) & -np.int32(larger))
+
+
+def max_dgrad(gy: np.ndarray, argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
+    gx = _empty(geometry.x, gy.dtype)
+    _over_lines(
+        _max_dgrad,
+        geometry.x,
+        _cells(gx),
+        _cells(_channels_last(gy)),
+        _cells(_channels_last(argmax)),
+        *_covers(geometry),
+        geometry.y[2:],
+        geometry.window,
+    )
+    return _logical(gx)
+
+
+@njit(nogil=True, cache=True)
+def _max_dgrad(begin, end, gx, gy, argmax, d_of, zs, ts, h_of, ps, rs, w_of, qs, ss, size, window):
+    D, H, W = len(d_of) - 1, len(h_of) - 1, len(w_of) - 1
+    for line in range(begin, end):
+        nd, h = divmod(line, H)
+        n, d = divmod(nd, D)
+        for w in range(W):
+            out = line * W + w
+            first = True
+            for i in range(d_of[d], d_of[d + 1]):
+                for j in range(h_of[h], h_of[h + 1]):
+                    row = ((n * size[0] + zs[i]) * size[1] + ps[j]) * size[2]
+                    tr = (ts[i] * window[1] + rs[j]) * window[2]
+                    for k in range(w_of[w], w_of[w + 1]):
+                        offset = argmax.dtype.type(tr + ss[k])
+                        g = row + qs[k]
+                        if first:
+                            for c in range(gx.shape[1]):
+                                gx[out, c] = gy[g, c] if argmax[g, c] == offset else 0
+                            first = False
+                        else:
+                            for c in range(gx.shape[1]):
+                                gx[out, c] += gy[g, c] if argmax[g, c] == offset else 0
+            if first:  # no window reads this cell
+                for c in range(gx.shape[1]):
+                    gx[out, c] = 0
+
+
+def max_gather(x: np.ndarray, argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
+    x, argmax = _channels_last(x), _channels_last(argmax)
+    y = _empty(geometry.y, x.dtype)
+    # How many cells after the window's start each offset lies.
+    t, r, s = np.unravel_index(np.arange(np.prod(geometry.window)), geometry.window)
+    t, r, s = (k * dilation for k, dilation in zip((t, r, s), geometry.dilation, strict=True))
+    _, _, _, height, width = geometry.x
+    ahead = (t * height + r) * width + s
+    tables = (*_windows(geometry), ahead, geometry.x[2:])
+    _over_lines(_max_gather, geometry.y, _cells(y), _cells(argmax), _cells(x), *tables)
+    return _logical(y)
+
+
+@njit(nogil=True, cache=True)
+def _max_gather(begin, end, y, argmax, x, zs, ps, qs, ahead, size):
+    for line in range(begin, end):
+        nz, p = divmod(line, len(ps))
+        n, z = divmod(nz, len(zs))
+        row = ((n * size[0] + zs[z, 0]) * size[1] + ps[p, 0]) * size[2]
+        for q in range(len(qs)):
+            out = line * len(qs) + q
+            for c in range(y.shape[1]):
+                y[out, c] = x[row + qs[q, 0] + ahead[argmax[out, c]], c]
+
+
+# ---------------------------------------------------------------- average pooling
+
+
+def avg_fprop(
+    x: np.ndarray, geometry: PoolGeometry, count_include_pad: bool, divisor_override: int | None
+) -> np.ndarray:
+    x = _channels_last(x)
+    y = _empty(geometry.y, x.dtype)
+    tables = (*_windows(geometry), *_divisors(geometry, count_include_pad, divisor_override))
+    _over_lines(_avg_fprop, geometry.y, _cells(y), _cells(x), *tables, geometry.x[2:])
+    return _logical(y)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _avg_fprop(begin, end, y, x, zs, ps, qs, z_count, p_count, q_count, size):
+    for line in range(begin, end):
+        nz, p = divmod(line, len(ps))
+        n, z = divmod(nz, len(zs))
+        for q in range(len(qs)):
+            out = line * len(qs) + q
+            for c in range(y.shape[1]):
+                y[out, c] = 0
+            for t in range(zs[z, 1], zs[z, 2]):
+                for r in range(ps[p, 1], ps[p, 2]):
+                    row = ((n * size[0] + zs[z, 0] + t) * size[1] + ps[p, 0] + r) * size[2]
+                    for s in range(qs[q, 1], qs[q, 2]):
+                        cell = row + qs[q, 0] + s
+                        for c in range(y.shape[1]):
+                            y[out, c] += x[cell, c]
+            divisor = y.dtype.type(z_count[z] * p_count[p] * q_count[q])
+            for c in range(y.shape[1]):
+                y[out, c] /= divisor
+
+
+def avg_dgrad(
+    gy: np.ndarray, geometry: PoolGeometry, count_include_pad: bool, divisor_override: int | None
+) -> np.ndarray:
+    gx = _empty(geometry.x, gy.dtype)
+    z, p, q = _divisors(geometry, count_include_pad, divisor_override)
+    divisor = z[:, None, None] * p[:, None] * q  # (Z, P, Q)
+    shares = _channels_last(gy) / divisor[..., None].astype(gy.dtype)  # (N, Z, P, Q, C)
+    tables = (*_covers(geometry), geometry.y[2:])
+    _over_lines(_avg_dgrad, geometry.x, _cells(gx), _cells(shares), *tables)
+    return _logical(gx)
+
+
+@njit(nogil=True, cache=True)
+def _avg_dgrad(begin, end, gx, shares, d_at, zs, ts, h_at, ps, rs, w_at, qs, ss, size):
+    depth, height, width = len(d_at) - 1, len(h_at) - 1, len(w_at) - 1
+    for line in range(begin, end):
+        nd, h = divmod(line, height)
+        n, d = divmod(nd, depth)
+        for w in range(width):
+            cell = line * width + w
+            for c in range(gx.shape[1]):
+                gx[cell, c] = 0
+            for i in range(d_at[d], d_at[d + 1]):
+                for j in range(h_at[h], h_at[h + 1]):
+                    row = ((n * size[0] + zs[i]) * size[1] + ps[j]) * size[2]
+                    for k in range(w_at[w], w_at[w + 1]):
+                        for c in range(gx.shape[1]):
+                            gx[cell, c] += shares[row + qs[k], c]
