@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, TypeVar
+
+import numpy as np
 
 from tinyvid.errors import UserError
 
@@ -80,6 +83,24 @@ def blas_on_one_thread() -> Iterator[None]:
         yield
     finally:
         _blas.leave()
+
+
+class Scratch(threading.local):
+    """Buffers of one kernel call: each thread has its own, and uses it for chunk after chunk.
+
+    (A buffer made anew for each chunk would cost more in page faults than the work in it.)
+    """
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, np.ndarray] = {}
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Return an uninitialised array; the next call with this name returns it again."""
+        size = math.prod(shape)
+        buffer = self.buffers.get(name)
+        if buffer is None or buffer.size < size or buffer.dtype != dtype:
+            buffer = self.buffers[name] = np.empty(size, dtype)
+        return buffer[:size].reshape(shape)
 
 
 # Whether this thread runs a chunk. Helpers inherit the caller's context, and with it

@@ -46,4 +46,5 @@ wgrad = Kernel(
     checker("conv2d", "wgrad", "gy", "x"),
 )
 for _kernel in (fprop, dgrad, wgrad):
+    _kernel.add("cpu/im2col", f"tinyvid.kernels.conv2d.cpu:{_kernel.pass_}")
     _kernel.add("reference", f"tinyvid.kernels.conv2d.reference:{_kernel.pass_}")

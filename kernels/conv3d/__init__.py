@@ -95,4 +95,5 @@ wgrad = Kernel(
     checker("conv3d", "wgrad", "gy", "x"),
 )
 for _kernel in (fprop, dgrad, wgrad):
+    _kernel.add("cpu/im2col", f"tinyvid.kernels.conv3d.cpu:{_kernel.pass_}")
     _kernel.add("reference", f"tinyvid.kernels.conv3d.reference:{_kernel.pass_}")

@@ -1,0 +1,236 @@
+"""3-D convolution on the processor: `cpu/im2col`.
+
+Each output cell sees a patch of the input; copied out as the row of a matrix, the patches
+turn convolution into matrix products, which BLAS does well (Chellapilla, Puri and Simard,
+"High Performance Convolutional Neural Networks for Document Processing", IWFHR 2006). With m
+for an output cell (n, z, p, q) and j for a tap and a channel (t, r, s, c):
+
+    fprop   y[m, k]  = sum over j of patches(x)[m, j] * w[k, j]
+    wgrad   gw[k, j] = sum over m of gy[m, k] * patches(x)[m, j]
+    dgrad   gx[m, c] = sum over j of patches(gy)[m, j] * w'[j, c]      j = (t, r, s, k)
+
+The whole matrix would be 27 times the input for a 3x3x3 filter. So it never exists but in
+blocks (some rows, some columns) that stay in cache: packed, multiplied and forgotten.
+
+dgrad gathers, as fprop does. With stride 1 it correlates gy with the filter turned round.
+With stride s, cells of x whose padded position has the same remainder by s are met by the
+same taps, and for them it is again a correlation of stride 1; there are s such phases along
+each axis. So no product with a zero between the strides is ever made.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise, product
+from typing import NamedTuple
+
+import numpy as np
+
+from tinyvid.geometry import ConvGeometry, Ints
+from tinyvid.kernels.conv3d.patches import Axis, Patches
+from tinyvid.kernels.threads import Scratch, chunks_of, parallel_for
+
+# Sizes of a block of patches, and of the work. They decide the order of the sums, so they
+# depend on shapes alone, never on the number of threads.
+_COLUMNS = 1024  # at most, but at least one run of taps
+_ELEMENTS = 1 << 17  # about
+_ROWS = (256, 2048)  # at least, at most
+_ITEMS = 8  # split a sum, where needed, so that at least so many threads have work
+
+
+def fprop(x: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
+    """Return y; see `tinyvid.kernels.conv3d`."""
+    x, w = channels_last(x), channels_last(w)
+    y = np.empty(_moved(geometry.y), x.dtype)
+    patches = Patches(x, _windows(geometry), geometry.groups, _COLUMNS)
+    filters = w.reshape(geometry.groups, -1, patches.shape[1])  # (groups, K, T*R*S*C)
+    _correlate(patches, filters.transpose(0, 2, 1), y.reshape(-1, geometry.y[1]))
+    return channels_first(y)
+
+
+def dgrad(gy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
+    """Return gx; see `tinyvid.kernels.conv3d`."""
+    gy, w = channels_last(gy), channels_last(w)
+    gx = np.empty(_moved(geometry.x), gy.dtype)
+    for phase in product(*(_phases(geometry, axis) for axis in range(3))):
+        cells = gx[:, phase[0].cells, phase[1].cells, phase[2].cells]
+        taps = list(product(*(along.taps for along in phase)))
+        if not taps:
+            cells[...] = 0
+            continue
+        # The filter with its taps in this phase's order, (groups, T*R*S*K, C).
+        C, K = w.shape[4], len(w) // geometry.groups
+        filters = np.empty((geometry.groups, len(taps), K, C), w.dtype)
+        grouped = w.reshape(geometry.groups, K, *w.shape[1:])
+
+        def turn(i, filters=filters, grouped=grouped, taps=taps):
+            t, r, s = taps[i]
+            filters[:, i] = grouped[:, :, t, r, s]
+
+        parallel_for(turn, range(len(taps)))
+        patches = Patches(gy, [along.axis for along in phase], geometry.groups, _COLUMNS)
+        out = cells if cells.flags.c_contiguous else np.empty(cells.shape, cells.dtype)
+        _correlate(patches, filters.reshape(len(filters), -1, C), out.reshape(-1, gx.shape[4]))
+        if out is not cells:
+            cells[...] = out
+    return channels_first(gx)
+
+
+def wgrad(gy: np.ndarray, x: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
+    """Return gw; see `tinyvid.kernels.conv3d`."""
+    gy, x = channels_last(gy), channels_last(x)
+    gw = np.zeros(_moved(geometry.w), gy.dtype)
+    patches = Patches(x, _windows(geometry), geometry.groups, _COLUMNS)
+    _correlate_along_rows(patches, gy.reshape(-1, gy.shape[4]), gw.reshape(len(gw), -1))
+    return channels_first(gw)
+
+
+def _correlate(patches: Patches, filters: np.ndarray, out: np.ndarray) -> None:
+    """Write patches @ filters into `out`, group by group.
+
+    Args:
+        filters: (groups, columns of the patches, K of a group).
+        out: (rows of the patches, K of all groups).
+    """
+    K = filters.shape[2]
+    chunks = _row_chunks(patches)
+    # Where there are few rows, the sum over columns falls into slabs, added up at the end.
+    slabs = _share(patches.blocks, _ITEMS // max(1, len(chunks) * patches.groups))
+    partial = np.empty((len(slabs) - 1, *out.shape), out.dtype)
+    scratch = Scratch()
+
+    def multiply(item):
+        (index, slab), rows, group = item
+        whole = out if index == 0 else partial[index - 1]
+        y = whole[rows, group * K : (group + 1) * K]
+        for i, block in enumerate(slab):
+            product_ = y if i == 0 else scratch.get("product", y.shape, y.dtype)
+            matrix = patches.pack(rows, block, group, scratch)
+            np.matmul(matrix, filters[group, block[0]], out=product_)
+            if i:
+                y += product_
+
+    with np.errstate(all="ignore"):
+        items = product(enumerate(slabs), chunks, range(patches.groups))
+        parallel_for(multiply, list(items))
+        _add_all(out, partial)
+
+
+def _correlate_along_rows(patches: Patches, gy: np.ndarray, out: np.ndarray) -> None:
+    """Write gy.T @ patches into `out`, group by group.
+
+    Args:
+        gy: (rows of the patches, K).
+        out: (K, columns of the patches), zero where there are no rows.
+    """
+    K = len(out) // patches.groups
+    # The sum over rows falls into slabs, added up at the end.
+    slabs = _share(_row_chunks(patches), _ITEMS // (len(patches.blocks) * patches.groups))
+    partial = np.empty((len(slabs) - 1, *out.shape), out.dtype)
+    scratch = Scratch()
+
+    def multiply(item):
+        (index, slab), block, group = item
+        outputs = slice(group * K, (group + 1) * K)
+        gw = (out if index == 0 else partial[index - 1])[outputs, block[0]]
+        for i, rows in enumerate(slab):
+            product_ = gw if i == 0 else scratch.get("product", gw.shape, gw.dtype)
+            matrix = patches.pack(rows, block, group, scratch)
+            np.matmul(gy[rows, outputs].T, matrix, out=product_)
+            if i:
+                gw += product_
+
+    with np.errstate(all="ignore"):
+        items = product(enumerate(slabs), patches.blocks, range(patches.groups))
+        parallel_for(multiply, list(items))
+        _add_all(out, partial)
+
+
+def _row_chunks(patches: Patches) -> list[slice]:
+    """Split the rows so that a block of patches stays in cache."""
+    widest = max(columns.stop - columns.start for columns, _ in patches.blocks)
+    least, most = _ROWS
+    return chunks_of(patches.shape[0], min(max(_ELEMENTS // max(widest, 1), least), most))
+
+
+def _share(pieces: list, slabs: int) -> list[list]:
+    """Deal out the pieces, in their order, to at most so many slabs and at least one."""
+    slabs = max(1, min(slabs, len(pieces)))
+    ends = [len(pieces) * i // slabs for i in range(slabs + 1)]
+    return [pieces[start:stop] for start, stop in pairwise(ends)]
+
+
+def _add_all(out: np.ndarray, partial: np.ndarray) -> None:
+    """Add the partial sums to `out`, in their order."""
+
+    def add(rows):
+        for part in partial:
+            out[rows] += part[rows]
+
+    if len(partial):
+        parallel_for(add, chunks_of(len(out), -(-len(out) // _ITEMS)))
+
+
+def _windows(geometry: ConvGeometry) -> list[Axis]:
+    """Return how the output of fprop meets x: tap t of output z reads d = z*stride + offset."""
+    return [
+        Axis(size, stride, tuple(t * dilation - low for t in range(taps)))
+        for size, taps, stride, dilation, (low, _) in zip(
+            geometry.y[2:],
+            geometry.w[2:],
+            geometry.stride,
+            geometry.dilation,
+            geometry.padding,
+            strict=True,
+        )
+    ]
+
+
+class _Phase(NamedTuple):
+    """Cells of x along one axis that are met by the same taps, and how they meet gy."""
+
+    cells: slice
+    taps: list[int]
+    axis: Axis
+
+
+def _phases(geometry: ConvGeometry, axis: int) -> list[_Phase]:
+    """Return the phases of dgrad along one axis.
+
+    Cell d meets output z in tap t where d + low = z * stride + t * dilation.
+    """
+    size, taps = geometry.x[2 + axis], geometry.w[2 + axis]
+    stride, dilation = geometry.stride[axis], geometry.dilation[axis]
+    low = geometry.padding[axis][0]
+    phases = []
+    for first in range(min(stride, size)):
+        # From the last tap to the first, so that the outputs they meet are neighbours.
+        meeting = [t for t in reversed(range(taps)) if (first + low - t * dilation) % stride == 0]
+        offsets = tuple((first + low - t * dilation) // stride for t in meeting)
+        count = len(range(first, size, stride))
+        phases.append(_Phase(slice(first, None, stride), meeting, Axis(count, 1, offsets)))
+    return phases
+
+
+def channels_last(array: np.ndarray) -> np.ndarray:
+    """Return N C D H W as N D H W C without gaps in memory: a view where it lies so already."""
+    moved = array.transpose(0, 2, 3, 4, 1)
+    if moved.flags.c_contiguous and moved.flags.aligned:
+        return moved
+    copy = np.empty(moved.shape, moved.dtype)
+    # Along the longer one of the first two axes.
+    source, target = (moved, copy) if len(moved) > 1 else (moved[0], copy[0])
+    parallel_for(
+        lambda part: np.copyto(target[part], source[part]),
+        chunks_of(len(source), -(-len(source) // _ITEMS)),
+    )
+    return copy
+
+
+def channels_first(array: np.ndarray) -> np.ndarray:
+    """Return the view N C D H W of an array N D H W C."""
+    return array.transpose(0, 4, 1, 2, 3)
+
+
+def _moved(shape: Ints) -> Ints:
+    """Return the shape N C D H W as N D H W C."""
+    return (shape[0], *shape[2:], shape[1])
