@@ -57,8 +57,8 @@ class Tensor:
     requires_grad: bool = False
     _array: np.ndarray
     # Defaults on the class, set only where they differ: most tensors are short-lived.
-    _edges: tuple[Edge, ...] | None = ()  # None once the graph has been freed
-    _saved: tuple[tuple[Tensor, np.ndarray], ...] = ()
+    _edges: Sequence[Edge] | None = ()  # None once the graph has been freed
+    _saved: Sequence[tuple[Tensor, np.ndarray]] = ()
     _order: int = 0  # when an operation made it; leaves come before all
 
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False):
@@ -285,18 +285,19 @@ def record(array: Any, *edges: Edge, saved: Sequence[Tensor] = ()) -> Tensor:
     """
     y = _wrap(array)
     if _mode.enabled:
-        attach(y, edges, saved)
+        for x, _ in edges:
+            if x.requires_grad:
+                attach(y, edges, [(t, t._array) for t in saved])
+                break
     return y
 
 
-def attach(y: Tensor, edges: Sequence[Edge], saved: Sequence[Tensor]) -> None:
-    """Make `y` the result of an operation; see `record`."""
-    needed = tuple([edge for edge in edges if edge[0].requires_grad])
-    if needed:
-        y.requires_grad = True
-        y._edges = needed
-        y._order = _creation_order()
-        y._saved = tuple([(t, t._array) for t in saved])
+def attach(y: Tensor, edges: Sequence[Edge], saved: Sequence[tuple[Tensor, np.ndarray]]) -> None:
+    """Make `y` the result of an operation, one of whose inputs requires a gradient."""
+    y.requires_grad = True
+    y._edges = edges
+    y._saved = saved
+    y._order = _creation_order()
 
 
 # The reverse pass
@@ -332,10 +333,10 @@ def grad(
     for i, x in enumerate(ins):
         if not x.requires_grad:
             raise UserError(f"inputs[{i}] of shape {x.shape} does not require a gradient")
-    found = {id(x): g for x, g in _backpropagate(outs, cotangents, ins, retain_graph, create_graph)}
-    if not allow_unused and len(missing := [i for i, x in enumerate(ins) if id(x) not in found]):
+    found = dict(_backpropagate(outs, cotangents, ins, retain_graph, create_graph))
+    if not allow_unused and len(missing := [i for i, x in enumerate(ins) if x not in found]):
         raise UserError(f"no output depends on inputs {missing}; allow_unused=True gives None")
-    grads = tuple(found.get(id(x)) for x in ins)
+    grads = tuple(found.get(x) for x in ins)
     return grads[0] if isinstance(inputs, Tensor) else grads
 
 
@@ -348,23 +349,23 @@ def _backpropagate(
 ) -> list[tuple[Tensor, Tensor]]:
     """Return (input, gradient) for each input reached; `inputs=None` means every leaf."""
     retain = create_graph if retain_graph is None else retain_graph
+    results = []
     with grad_mode(create_graph):
-        grads: dict[int, Tensor] = {}
+        # Tensors as keys are compared by identity: their hashes differ.
+        grads: dict[Tensor, Tensor] = {}
         for y, g in zip(outputs, cotangents, strict=True):
-            _accumulate(grads, y, _cotangent(y, g))
+            g = _cotangent(y, g)
+            grads[y] = grads[y] + g if y in grads else g
+        wanted = set(inputs or ())
         nodes = _sorted_graph(outputs)
-        wanted = {id(t) for t in (nodes if inputs is None else inputs)}
-        relevant = set(wanted)
-        for y in nodes:
-            if any(id(x) in relevant for x, _ in y._edges or ()):
-                relevant.add(id(y))
-        results = []
+        relevant = None if inputs is None else _leading_to(inputs, nodes)
         while nodes:  # the latest first; popped, so that what has been used is freed at once
             y = nodes.pop()
-            if id(y) not in grads:
+            g = grads.pop(y, None)
+            if g is None:
                 continue
-            g = grads.pop(id(y))
-            if id(y) in wanted and (inputs is not None or not y._edges):
+            edges = y._edges
+            if y in wanted if inputs else not edges:
                 results.append((y, g))
             for t, array in y._saved:
                 if t._array is not array:
@@ -372,10 +373,17 @@ def _backpropagate(
                         f"a tensor of shape {array.shape} was given new values after an operation "
                         "had saved it for its gradient; call backward first, or copy the tensor"
                     )
-            for x, rule in y._edges or ():
-                if id(x) in relevant:
-                    _accumulate(grads, x, rule(g, y))
-            if not retain and y._edges:
+            for x, rule in edges:
+                if x.requires_grad and (relevant is None or x in relevant):
+                    gx = rule(g, y)
+                    array, given = x._array, gx._array
+                    if given.shape != array.shape or given.dtype != array.dtype:
+                        raise _wrong_gradient(gx, x)
+                    before = grads.get(x)
+                    if before is not None:
+                        gx = before + gx if create_graph else _wrap(before._array + given)
+                    grads[x] = gx
+            if edges and not retain:
                 y._edges, y._saved = None, ()
     return results
 
@@ -385,31 +393,36 @@ def _sorted_graph(outputs: list[Tensor]) -> list[Tensor]:
 
     An operation's inputs exist before its result, so this order is topological.
     """
-    found: dict[int, Tensor] = {}
-    stack = list(outputs)
-    while stack:
-        t = stack.pop()
-        if t._edges is None:
+    found = set(outputs)
+    stack = list(found)
+    for y in stack:
+        if y._edges is None:
             raise UserError(
                 "this part of the graph was freed by an earlier backward; "
                 "call that one with retain_graph=True to keep it"
             )
-        if id(t) not in found:
-            found[id(t)] = t
-            stack.extend([x for x, _ in t._edges])
-    return sorted(found.values(), key=attrgetter("_order"))
+        for x, _ in y._edges:
+            if x.requires_grad and x not in found:
+                found.add(x)
+                stack.append(x)
+    stack.sort(key=attrgetter("_order"))
+    return stack
 
 
-def _accumulate(grads: dict[int, Tensor], x: Tensor, g: Tensor) -> None:
-    if g._array.shape != x._array.shape or g._array.dtype != x._array.dtype:
-        raise UserError(
-            f"a rule returned a gradient of shape {g.shape}, {g.dtype} "
-            f"for an input of shape {x.shape}, {x.dtype}"
-        )
-    before = grads.get(id(x))
-    if before is not None:
-        g = before + g if _mode.enabled else _wrap(before._array + g._array)
-    grads[id(x)] = g
+def _leading_to(inputs: list[Tensor], nodes: list[Tensor]) -> set[Tensor]:
+    """Return those of the nodes, in creation order, that depend on an input."""
+    relevant = set(inputs)
+    for y in nodes:
+        if any(x in relevant for x, _ in y._edges or ()):
+            relevant.add(y)
+    return relevant
+
+
+def _wrong_gradient(gx: Tensor, x: Tensor) -> UserError:
+    return UserError(
+        f"a rule returned a gradient of shape {gx.shape}, {gx.dtype} "
+        f"for an input of shape {x.shape}, {x.dtype}"
+    )
 
 
 def _cotangent(y: Tensor, g: Any) -> Tensor:

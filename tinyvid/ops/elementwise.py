@@ -31,7 +31,7 @@ def unary(rule: Callable[..., Tensor], saves: bool = True) -> Callable[..., Call
             a = input
             y = _wrap(forward(a.data))
             if a.requires_grad and _mode.enabled:
-                attach(y, ((a, lambda g, y: rule(g, y, a)),), (a,) if saves else ())
+                attach(y, ((a, lambda g, y: rule(g, y, a)),), ((a, a.data),) if saves else ())
             return y
 
         return operation
@@ -59,7 +59,7 @@ def binary(
                     (a, lambda g, y: _fit(rule_a(g, y, a, b), a)),
                     (b, lambda g, y: _fit(rule_b(g, y, a, b), b)),
                 )
-                attach(y, edges, (a, b) if saves else ())
+                attach(y, edges, ((a, a.data), (b, b.data)) if saves else ())
             return y
 
         return operation
