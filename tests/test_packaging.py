@@ -1,0 +1,123 @@
+"""What the wheel and the sdist contain, and that each way to install can be imported."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command, cwd, **env):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("COV_", "PYTHONPATH"))}
+    done = subprocess.run(
+        command, cwd=cwd, env=environment | env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A copy of the files that belong to the project, so that building leaves nothing here."""
+    if not (ROOT / "pyproject.toml").is_file():
+        pytest.skip("the tests run without the project around them")
+    import shutil
+
+    folder = tmp_path_factory.mktemp("source") / "project"
+    ignore = shutil.ignore_patterns(
+        ".git", ".venv", "build", "dist", "*.egg-info", "__pycache__", "runs", ".*_cache"
+    )
+    shutil.copytree(ROOT, folder, ignore=ignore)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(source, tmp_path_factory):
+    pytest.importorskip("setuptools")
+    out = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "-o", str(out), cwd=source)
+    (wheel,), (sdist,) = out.glob("*.whl"), out.glob("*.tar.gz")
+    return wheel, sdist
+
+
+def test_the_wheel_has_one_top_level_name_and_every_source_file(built, source):
+    names = zipfile.ZipFile(built[0]).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"tinyvid"}
+    kinds = ("*.py", "*.cu", "*.cuh", "*.h")
+    expected = {
+        str(Path("tinyvid", path.relative_to(source)))
+        if path.is_relative_to(source / "kernels")
+        else str(path.relative_to(source))
+        for folder in ("tinyvid", "kernels")
+        for kind in kinds
+        for path in (source / folder).rglob(kind)
+    }
+    assert expected - set(names) == set()
+    assert "tinyvid/py.typed" in names
+    assert "tinyvid/kernels/registry.py" in names
+
+
+def test_a_new_cuda_file_would_be_packed(source, tmp_path):
+    planted = source / "kernels" / "conv3d" / "planted.cu"
+    planted.write_text("// nothing\n")
+    try:
+        run(sys.executable, "-m", "build", "--no-isolation", "-w", "-o", str(tmp_path), cwd=source)
+        (wheel,) = tmp_path.glob("*.whl")
+        assert "tinyvid/kernels/conv3d/planted.cu" in zipfile.ZipFile(wheel).namelist()
+    finally:
+        planted.unlink()
+
+
+def test_the_sdist_can_be_built_and_tested_from(built):
+    names = tarfile.open(built[1]).getnames()
+    inside = {name.partition("/")[2] for name in names}
+    assert {"pyproject.toml", "README.md", "LICENSE", "kernels/registry.py"} <= inside
+    assert {"tests/conftest.py", "CONTRIBUTING.md", "CHANGELOG.md"} <= inside
+
+
+IMPORT = (
+    "import tinyvid, tinyvid.kernels.conv3d.reference as r; "
+    "print(tinyvid.__file__, r.__file__, sep='\\n')"
+)
+
+
+def test_a_bare_checkout_imports(source):
+    lines = run(sys.executable, "-c", IMPORT, cwd=source).splitlines()
+    assert all(Path(line).is_relative_to(source) for line in lines)
+
+
+def test_the_wheel_imports_wherever_one_stands(built, source, tmp_path):
+    site = tmp_path / "site"
+    pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site))
+    run(*pip, str(built[0]), cwd=tmp_path)
+    assert {p.name for p in site.iterdir() if p.suffix != ".dist-info"} <= {"tinyvid", "bin"}
+    lines = run(sys.executable, "-c", IMPORT, cwd=tmp_path, PYTHONPATH=str(site)).splitlines()
+    assert all(Path(line).is_relative_to(site) for line in lines)
+    # From the checkout itself, Python takes the checkout, whole.
+    lines = run(sys.executable, "-c", IMPORT, cwd=source, PYTHONPATH=str(site)).splitlines()
+    assert all(Path(line).is_relative_to(source) for line in lines)
+
+
+def test_an_editable_install_imports(source, tmp_path):
+    site = tmp_path / "site"
+    pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation")
+    run(*pip, "--target", str(site), "-e", str(source), cwd=tmp_path)
+    start = f"import site; site.addsitedir({str(site)!r}); " + IMPORT
+    lines = run(sys.executable, "-c", start, cwd=tmp_path).splitlines()
+    assert all(Path(line).is_relative_to(source) for line in lines)
+
+
+def test_importing_tinyvid_loads_nothing_heavy():
+    code = (
+        "import sys, tinyvid; "
+        "print([m for m in ('numba', 'av', 'matplotlib', 'cupy', 'rich', 'typer') if m in sys.modules])"
+    )
+    assert run(sys.executable, "-c", code, cwd=ROOT).strip() == "[]"
