@@ -18,7 +18,7 @@ from tinyvid.nn.layers import (
     Softmax,
     Tanh,
 )
-from tinyvid.nn.module import Buffer, Module, Parameter, RemovableHandle
+from tinyvid.nn.module import Buffer, Module, Parameter, RemovableHandle, shapes_only
 from tinyvid.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm, LocalResponseNorm
 from tinyvid.nn.pool import (
     AdaptiveAvgPool2d,
@@ -65,4 +65,5 @@ __all__ = [
     "Softmax",
     "Tanh",
     "init",
+    "shapes_only",
 ]

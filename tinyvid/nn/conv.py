@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
-import numpy as np
-
 from tinyvid.errors import UserError
 from tinyvid.geometry import per_axis, resolve_padding
 from tinyvid.nn.layers import init_like_torch, positive
@@ -51,8 +49,8 @@ class _Conv(Module):
             padding if isinstance(padding, str) else per_axis("padding", padding, self.rank, 0)
         )
         shape = (out_channels, in_channels // groups, *self.kernel_size)
-        self.weight = Parameter(np.empty(shape, np.float32))
-        self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
+        self.weight = Parameter.empty(*shape)
+        self.bias = Parameter.empty(out_channels) if bias else None
         init_like_torch(self.weight, self.bias)
 
     def extra_repr(self) -> str:

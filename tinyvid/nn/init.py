@@ -13,12 +13,14 @@ neural networks", ICLR 2014 (`orthogonal_`).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tinyvid import random
 from tinyvid.errors import UserError, nearest
+from tinyvid.nn.module import _shapes_only
 from tinyvid.tensor import Tensor, no_grad
 
 Generator = np.random.Generator
@@ -36,23 +38,23 @@ def ones_(tensor: Tensor) -> Tensor:
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fill with `val`."""
-    return _set(tensor, val)
+    return _set(tensor, lambda: val)
 
 
 def uniform_(
     tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None
 ) -> Tensor:
     """Fill with draws from the uniform distribution on [a, b)."""
-    draws = _generator(generator).random(tensor.shape, dtype=tensor.dtype)
-    return _set(tensor, draws * (b - a) + a)
+    random = _generator(generator).random
+    return _set(tensor, lambda: random(tensor.shape, tensor.dtype) * (b - a) + a)
 
 
 def normal_(
     tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None
 ) -> Tensor:
     """Fill with draws from the normal distribution of this mean and standard deviation."""
-    draws = _generator(generator).standard_normal(tensor.shape, dtype=tensor.dtype)
-    return _set(tensor, draws * std + mean)
+    normal = _generator(generator).standard_normal
+    return _set(tensor, lambda: normal(tensor.shape, tensor.dtype) * std + mean)
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -131,10 +133,14 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
     """
     fans(tensor)  # checks that it has rows and columns
     rows, columns = tensor.shape[0], tensor.size // tensor.shape[0]
-    draws = _generator(generator).standard_normal((max(rows, columns), min(rows, columns)))
-    q, r = np.linalg.qr(draws)
-    q = q * np.sign(np.diagonal(r))
-    return _set(tensor, gain * (q.T if rows < columns else q).reshape(tensor.shape))
+    normal = _generator(generator).standard_normal
+
+    def rotation() -> np.ndarray:
+        q, r = np.linalg.qr(normal((max(rows, columns), min(rows, columns))))
+        q = q * np.sign(np.diagonal(r))
+        return gain * (q.T if rows < columns else q).reshape(tensor.shape)
+
+    return _set(tensor, rotation)
 
 
 def fans(tensor: Tensor) -> tuple[int, int]:
@@ -161,6 +167,8 @@ def _generator(generator: Generator | None) -> Generator:
     return random.generator() if generator is None else generator
 
 
-def _set(tensor: Tensor, values: Any) -> Tensor:
-    with no_grad():
-        return tensor.copy_(values)
+def _set(tensor: Tensor, values: Callable[[], Any]) -> Tensor:
+    if not _shapes_only.get():
+        with no_grad():
+            tensor.copy_(values())
+    return tensor

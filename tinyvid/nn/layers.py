@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tinyvid.errors import UserError
 from tinyvid.nn import init
 from tinyvid.nn.module import Buffer, Module, Parameter
@@ -33,8 +31,8 @@ class Linear(Module):
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         positive(in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(np.empty((out_features, in_features), np.float32))
-        self.bias = Parameter(np.empty(out_features, np.float32)) if bias else None
+        self.weight = Parameter.empty(out_features, in_features)
+        self.bias = Parameter.empty(out_features) if bias else None
         init_like_torch(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:

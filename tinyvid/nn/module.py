@@ -9,6 +9,8 @@ by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import count
 from textwrap import indent
 from types import MappingProxyType
@@ -24,6 +26,20 @@ Self = TypeVar("Self", bound="Module")
 Hook = Callable[["Module", tuple, Any], Any]
 
 _hook_number = count().__next__
+_shapes_only: ContextVar[bool] = ContextVar("shapes only", default=False)
+
+
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """Inside the block, weights have a shape but no values: they take no memory and no time.
+
+    For networks that are to be looked at, not run: their sizes, parameters and layers.
+    """
+    token = _shapes_only.set(True)
+    try:
+        yield
+    finally:
+        _shapes_only.reset(token)
 
 
 class Parameter(Tensor):
@@ -33,6 +49,17 @@ class Parameter(Tensor):
 
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = True):
         super().__init__(data, dtype, requires_grad)
+
+    @classmethod
+    def empty(cls, *shape: int) -> Parameter:
+        """Return a float32 parameter whose values are still to be set, by `nn.init`."""
+        p = cls(0.0)
+        if _shapes_only.get():
+            p._array = np.broadcast_to(p._array, shape)
+        else:
+            p._array = np.empty(shape, np.float32)
+            p._array.flags.writeable = False
+        return p
 
 
 class Buffer(Tensor):

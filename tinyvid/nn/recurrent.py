@@ -53,7 +53,7 @@ class LSTM(Module):
             if bias:
                 shapes["bias_ih"] = shapes["bias_hh"] = (4 * hidden_size,)
             for name, shape in shapes.items():
-                weight = Parameter(np.empty(shape, np.float32))
+                weight = Parameter.empty(*shape)
                 setattr(self, name + suffix, init.uniform_(weight, -bound, bound))
 
     def _directions(self) -> Iterator[tuple[str, int]]:
