@@ -55,11 +55,4 @@ from tinyvid.creation import (
     zeros,
     zeros_like,
 )
-
-
-def __getattr__(name):
-    if name in ("gradcheck", "gradgradcheck"):
-        from tinyvid import gradcheck as module
-
-        return getattr(module, name)
-    raise AttributeError(f"module 'tinyvid' has no attribute {name!r}")
+from tinyvid.gradcheck import gradcheck, gradgradcheck
