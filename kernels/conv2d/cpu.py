@@ -26,14 +26,21 @@ def dgrad(gy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """Return gx; see `tinyvid.kernels.conv2d`."""
     in_3d = _in_3d(geometry)
     gx = conv3d.dgrad(gy[:, :, None], w.reshape(in_3d.w), in_3d)
-    return gx.reshape(geometry.x)
+    # Planes that were one axis are put apart, into the order of a clip in memory.
+    return gx[:, :, 0] if len(geometry.x) == 4 else _relaid(gx.reshape(geometry.x))
 
 
 def wgrad(gy: np.ndarray, x: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """Return gw; see `tinyvid.kernels.conv2d`."""
     in_3d = _in_3d(geometry)
     gw = conv3d.wgrad(gy[:, :, None], x.reshape(in_3d.x), in_3d)
-    return gw.reshape(geometry.w)
+    # (K, C, T, R, S) -> (K, C*T, 1, R, S) -> (K, C*T, R, S)
+    gw = gw.reshape(*geometry.w[:2], 1, *geometry.w[2:])
+    return _relaid(gw)[:, :, 0]
+
+
+def _relaid(array: np.ndarray) -> np.ndarray:
+    return conv3d.channels_first(conv3d.channels_last(array))
 
 
 @lru_cache(maxsize=4096)
