@@ -72,15 +72,19 @@ class DataConfig:
 
 @dataclass
 class ClipConfig:
-    """What a clip is."""
+    """What a clip is; its size is the one that the network is meant for, unless given."""
 
-    frames: int = key(16, "frames of a clip", least=1)
+    frames: int | None = key(None, "frames of a clip", least=1)
     stride: int | None = key(None, "take each stride-th frame; instead of fps", least=1)
     fps: float | None = key(None, "frames per second of the clip; instead of stride", least=1e-3)
-    height: int = key(64, "pixels", least=1)
-    width: int = key(64, "pixels", least=1)
+    height: int | None = key(None, "pixels", least=1)
+    width: int | None = key(None, "pixels", least=1)
     short_side: int | None = key(None, "resize the short side to this before cropping", least=1)
-    pad: str = key("repeat", "what a video shorter than a clip is filled up with")
+    pad_policy: str = key(
+        "repeat_last",
+        "what a video shorter than a clip goes on with",
+        choices=("repeat_last", "loop", "reflect", "error"),
+    )
     mean: tuple[float, float, float] = key((0.45, 0.45, 0.45), "subtracted, in units of 0..1")
     std: tuple[float, float, float] = key((0.225, 0.225, 0.225), "divided by, in units of 0..1")
 
@@ -89,16 +93,20 @@ class ClipConfig:
 class AugmentConfig:
     """How training clips are varied; each clip as a whole, the same way in every frame."""
 
-    flip: bool = key(
-        False,
-        "mirror half of the clips; right unless left and right tell classes apart",
+    flip: float = key(
+        0.0, "probability of a mirror image; 0 where left and right tell classes apart"
     )
-    scale: tuple[float, float] = key(
-        (0.8, 1.0), "side of the random crop, least and most, as a share of the frame"
+    scale: tuple[float, float] | None = key(
+        (0.6, 1.0), "share of the picture's area that is cut out, least and most; none: no scaling"
     )
-    brightness: float = key(0.2, "largest relative change of brightness", least=0, most=1)
-    contrast: float = key(0.2, "largest relative change of contrast", least=0, most=1)
-    saturation: float = key(0.2, "largest relative change of saturation", least=0, most=1)
+    ratio: tuple[float, float] = key((0.8, 1.25), "aspect ratio of that cut, least and most")
+    shift: float = key(0.0, "cut up to this share of the clip's size beyond the border")
+    rotate: float = key(0.0, "degrees, to either side")
+    brightness: float = key(0.2, "factor from 1 - v to 1 + v")
+    contrast: float = key(0.2, "factor from 1 - v to 1 + v")
+    saturation: float = key(0.2, "factor from 1 - v to 1 + v")
+    hue: float = key(0.0, "turns of the colour circle, to either side")
+    speed: float = key(0.0, "0.2 plays up to 1.2 times faster or slower")
 
 
 @dataclass
@@ -123,10 +131,12 @@ class ScheduleConfig:
     """How the learning rate changes over the epochs."""
 
     name: str = key(
-        "cosine", "shape after the warm-up", choices=("cosine", "linear", "step", "constant")
+        "cosine",
+        "warm-up then half a cosine; drops by gamma; or warm-up then constant",
+        choices=("cosine", "step", "constant"),
     )
     warmup_epochs: float = key(2.0, "epochs in which it rises from 0", least=0)
-    final: float = key(0.01, "where cosine and linear end, as a share of lr", least=0, most=1)
+    final: float = key(0.01, "where cosine ends, as a share of lr", least=0, most=1)
     step_epochs: int = key(10, "epochs between the drops of step", least=1)
     gamma: float = key(0.1, "factor at each drop of step", least=0, most=1)
 

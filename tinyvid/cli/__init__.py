@@ -1,0 +1,76 @@
+"""The command line: `tinyvid COMMAND`, or `python -m tinyvid COMMAND`.
+
+A UserError becomes one sentence on stderr and exit code 2. The commands import what they need
+when they run, so that `tinyvid --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from tinyvid.cli import gradcheck, inspect, train
+from tinyvid.errors import UserError
+
+
+class _Group(TyperGroup):
+    """The commands in the order in which they are used, with errors told in one sentence."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            typer.echo("stopped", err=True)
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: [bold]tinyvid train slow_fusion --data verbs[/bold]",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from tinyvid import __version__
+
+        typer.echo(f"tinyvid {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def callback(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Train, test and look inside networks that classify videos."""
+
+
+_TRAINING, _LOOKING = "Train and test", "Look inside"
+app.command("train", rich_help_panel=_TRAINING)(train.train)
+app.command("test", rich_help_panel=_TRAINING)(train.evaluate)
+app.command("predict", rich_help_panel=_TRAINING)(train.predict)
+app.command("crossval", rich_help_panel=_TRAINING)(train.crossval)
+app.command("models", rich_help_panel=_LOOKING)(inspect.models)
+app.command("summary", rich_help_panel=_LOOKING)(inspect.summary)
+app.command("budget", rich_help_panel=_LOOKING)(inspect.budget)
+app.command("gradcheck", rich_help_panel=_LOOKING)(gradcheck.gradcheck)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="tinyvid")

@@ -1,0 +1,140 @@
+"""What the commands print of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from tinyvid.crossval import CrossValidation
+    from tinyvid.metrics import Metrics
+    from tinyvid.predict import Prediction
+
+MOST_CLASSES = 20  # a larger confusion matrix is for the picture
+
+
+@contextmanager
+def counting_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a bar while something is counted; yields what to call with (done, total)."""
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(
+        TextColumn(what),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.completed}/{task.total} clips"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    ) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def print_metrics(console: Console, metrics: Metrics, classes: list[str], title: str) -> None:
+    """Print the metrics of a test and its confusion matrix."""
+    low, high = metrics.interval
+    table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    table.title_style = "bold"
+    capped = f" ({metrics.k} of {len(classes)} classes)" if metrics.k < 5 else ""
+    table.add_row("Clip Hit@1", f"{metrics.clip_hit_1:6.1%}", f"{metrics.clips} clips")
+    table.add_row(
+        "Video Hit@1",
+        f"{metrics.video_hit_1:6.1%}",
+        f"{metrics.videos} videos, clips fused by {metrics.fusion}; "
+        f"95 % interval {low:.1%} – {high:.1%}",
+    )
+    table.add_row(f"Video Hit@{metrics.k}", f"{metrics.video_hit_k:6.1%}", capped.strip())
+    table.add_row("mean class accuracy", f"{metrics.mean_class:6.1%}", "")
+    console.print(table, highlight=False)
+    if len(classes) <= MOST_CLASSES:
+        console.print(confusion_table(metrics.confusion, classes), highlight=False)
+
+
+def confusion_table(confusion: np.ndarray, classes: list[str]) -> Table:
+    """Return the confusion matrix as a table; columns are numbered as the rows are."""
+    table = Table(title="\ntrue class (rows) and predicted class", title_justify="left", box=None)
+    table.title_style = ""
+    table.add_column("", justify="right", style="dim")
+    table.add_column("")
+    for j in range(len(classes)):
+        table.add_column(str(j + 1), justify="right", header_style="dim", min_width=3)
+    table.add_column("right", justify="right")
+    for i, name in enumerate(classes):
+        total = confusion[i].sum()
+        cells = [
+            Text("·" if n == 0 else str(n), style="bold" if i == j else "dim" if n == 0 else "")
+            for j, n in enumerate(confusion[i])
+        ]
+        share = f"{confusion[i, i] / total:.0%}" if total else "–"
+        table.add_row(str(i + 1), Text(name), *cells, share)
+    return table
+
+
+def print_prediction(console: Console, found: Prediction, top: int) -> None:
+    """Print the most probable classes of a file, and the first of them clip by clip."""
+    console.print(f"[bold]{escape(str(found.path))}[/bold]", highlight=False, soft_wrap=True)
+    width = max(len(name) for name in found.classes)
+    for name, probability in found.top(top):
+        _line(console, f"  {name:{width}}  {bar(probability, 30)} {probability:6.1%}")
+    for i, ((start, end), row) in enumerate(zip(found.times, found.clips, strict=True)):
+        best = int(row.argmax())
+        when = "when" if i == 0 else "    "
+        _line(
+            console,
+            f"  {when}  {start:6.2f} – {end:6.2f} s  {found.classes[best]:{width}}  "
+            f"{bar(float(row[best]), 12)} {row[best]:6.1%}",
+        )
+
+
+def print_crossval(console: Console, result: CrossValidation, title: str) -> None:
+    """Print Video Hit@1 of each seed and fold, and the mean with its spread."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.title_style = "bold"
+    table.add_column("")
+    few = len(result.folds) <= 8
+    for fold in result.folds if few else []:
+        table.add_column(Text(fold), justify="right")
+    table.add_column("all videos", justify="right", style="bold")
+    table.add_column("mean class", justify="right")
+    table.add_column("clips", justify="right")
+    for seed in result.seeds:
+        folds = [f"{result.metrics[seed, f].video_hit_1:.1%}" for f in result.folds if few]
+        p = result.pooled[seed]
+        pooled = [f"{v:.1%}" for v in (p.video_hit_1, p.mean_class, p.clip_hit_1)]
+        table.add_row(f"seed {seed}", *folds, *pooled)
+    columns = [
+        [result.metrics[s, f].video_hit_1 for s in result.seeds] for f in result.folds if few
+    ]
+    for name in ("video_hit_1", "mean_class", "clip_hit_1"):
+        columns.append([getattr(p, name) for p in result.pooled.values()])
+    table.add_row("mean", *[f"{np.mean(c):.1%}" for c in columns])
+    if len(result.seeds) > 1:
+        table.add_row("± std of seeds", *[f"{100 * np.std(c, ddof=1):.1f}" for c in columns])
+    console.print(table, highlight=False)
+    videos = next(iter(result.pooled.values())).videos
+    _line(
+        console,
+        f"{videos} videos, each tested once a seed; always answering the most frequent class "
+        f"would give {result.majority:.1%}",
+    )
+
+
+def bar(share: float, cells: int) -> str:
+    """Return a bar of eighths of a cell, `cells` long for a share of 1."""
+    eighths = round(max(0.0, min(1.0, share)) * cells * 8)
+    text = "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+    return text.ljust(cells)
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

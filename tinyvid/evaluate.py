@@ -1,0 +1,249 @@
+"""Testing: several clips of each video, their scores fused, and what is reported of them.
+
+Scores of clips are computed once and saved; fusions and metrics are computed from them.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import tinyvid
+from tinyvid.checkpoint import write_atomically
+from tinyvid.config import Config
+from tinyvid.data import ClipLoader, ClipSpec, VideoSet, normalise, open_data
+from tinyvid.errors import UserError
+from tinyvid.metrics import Metrics, fuse, measure, rank_of_label
+from tinyvid.report import plot_confusion
+from tinyvid.runs import Run, clip_shape, make_folder, write_csv, write_json
+
+if TYPE_CHECKING:
+    from tinyvid import nn
+
+BATCH = 16  # clips of a forward pass in testing; no result depends on it but for rounding
+
+FRESH_VERBS = 25  # test videos of each verb
+
+
+@dataclass
+class Scores:
+    """What a network says of each clip.
+
+    Attributes:
+        logits: float32 `(clips, classes)`.
+        labels: int64 `(clips,)`, the class of the clip's video.
+        videos: int64 `(clips,)`, an index into `names`.
+        starts: float64 `(clips,)`, when the clip starts, in seconds.
+        names: the videos. classes: the classes.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    videos: np.ndarray
+    starts: np.ndarray
+    names: list[str]
+    classes: list[str]
+
+    def save(self, path: str | Path) -> None:
+        """Write all of it as .npz, atomically, without pickle."""
+        content = io.BytesIO()
+        np.savez_compressed(
+            content,
+            logits=self.logits,
+            labels=self.labels,
+            videos=self.videos,
+            starts=self.starts,
+            names=np.array(self.names, dtype=np.str_),
+            classes=np.array(self.classes, dtype=np.str_),
+        )
+        write_atomically(path, content.getvalue())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: the file is missing, damaged, or holds something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return cls(
+                    file["logits"],
+                    file["labels"],
+                    file["videos"],
+                    file["starts"],
+                    file["names"].tolist(),
+                    file["classes"].tolist(),
+                )
+        except FileNotFoundError as error:
+            raise UserError(f"{path} does not exist: test the run once to make it") from error
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} holds no scores, or is damaged: {error}") from error
+
+
+def score(
+    model: nn.Module,
+    videos: VideoSet,
+    config: Config,
+    *,
+    clips: int = 10,
+    crops: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scores:
+    """Return the network's scores of `clips` evenly spread clips of each video.
+
+    Args:
+        model: from N C T H W to logits; it is run in evaluation mode.
+        config: that of the run: clip, normalisation, decoding.
+        crops: 1, the centre; or 3 along the longer side, each a clip of its own.
+        progress: called with (clips done, clips in all) after each batch.
+    """
+    if clips < 1:
+        raise UserError(f"clips={clips}: a test needs at least 1 clip of each video")
+    loader = ClipLoader(
+        videos,
+        clip_spec(config),
+        batch_size=BATCH,
+        train=False,
+        clips_per_video=clips,
+        crops=crops,
+        workers=config.data.workers,
+        prefetch=config.data.prefetch,
+        cache=config.data.cache,
+    )
+    model.eval()
+    total = len(videos) * clips * crops
+    parts, done = [], 0
+    with tinyvid.no_grad():
+        for batch in loader.epoch(0):
+            x = normalise(batch.clips, config.clip.mean, config.clip.std)
+            logits = model(tinyvid.from_numpy(x)).numpy()
+            parts.append((logits, batch.labels, batch.videos, batch.starts))
+            done += len(batch.labels)
+            if progress is not None:
+                progress(done, total)
+    logits, labels, owners, starts = (np.concatenate(column) for column in zip(*parts, strict=True))
+    names = [video.name for video in videos.videos]
+    return Scores(logits, labels, owners, starts, names, list(videos.classes))
+
+
+def clip_spec(config: Config) -> ClipSpec:
+    """Return the clips that a config describes."""
+    c, (_, frames, height, width) = config.clip, clip_shape(config)
+    return ClipSpec(frames, c.stride, c.fps, (height, width), c.short_side, c.pad_policy)
+
+
+def open_videos(config: Config, path: str | None = None) -> VideoSet:
+    """Open the data that the config names, or `path` in its place."""
+    data = config.data
+    options = dict(data.options) if path is None or path == data.path else {}
+    path = path or data.path
+    if path != "verbs":
+        options = {"workers": data.workers, "cache": data.cache, **options}
+    return open_data(path, strict=data.strict, **options)
+
+
+def videos_to_test(
+    run: Run, *, part: str | None = None, data: str | None = None
+) -> tuple[VideoSet, str]:
+    """Return the videos to test a run on, and what to call them.
+
+    Args:
+        part: train, val or test; by default test where the run held videos out, else val. The
+            synthetic verbs have a test split of their own, of other shapes and textures.
+        data: other data, all of it, in place of a part; its classes must be among the run's.
+
+    Raises:
+        UserError: the part is empty, or the data has a class that the run does not know.
+    """
+    if data is not None:
+        if part is not None:
+            raise UserError(f"--part {part} is a part of the run's own data: leave out --data")
+        return _relabelled(open_videos(run.config, data), run, data), str(data)
+    own = run.config.data.path
+    if own == "verbs" and not run.split["test"] and part in (None, "test"):
+        options = {"per_class": FRESH_VERBS, **run.config.data.options, "split": "test"}
+        return open_data("verbs", **options), "the test split of verbs"
+    name = part or next((p for p in ("test", "val") if run.split[p]), "test")
+    if name not in run.split:
+        raise UserError(f"part {name!r}: a run has the parts {', '.join(run.split)}")
+    if not run.split[name]:
+        held = [f"{p} ({len(v)})" for p, v in run.split.items() if v]
+        raise UserError(
+            f"{run.path} has no videos in part {name!r}, it has {', '.join(held)}: choose one with "
+            "--part, or test on other videos with --data"
+        )
+    return run.part(open_videos(run.config), name), f"part {name!r} of {own}"
+
+
+def save_results(scores: Scores, fusion: str, title: str, folder: str | Path) -> Metrics:
+    """Compute the metrics and write all results into `folder`; return the metrics.
+
+    Writes scores.npz, videos.csv (a row for each video), confusion.csv, confusion.png and
+    metrics.json.
+    """
+    folder = make_folder(folder)
+    metrics = measure(scores.logits, scores.labels, scores.videos, fusion)
+    scores.save(folder / "scores.npz")
+    write_csv(folder / "videos.csv", video_rows(scores, fusion))
+    rows = [
+        {"true class": name, **dict(zip(scores.classes, map(int, counts), strict=True))}
+        for name, counts in zip(scores.classes, metrics.confusion, strict=True)
+    ]
+    write_csv(folder / "confusion.csv", rows)
+    shown = f"{title}: Video Hit@1 {metrics.video_hit_1:.1%}"
+    plot_confusion(metrics.confusion, scores.classes, folder / "confusion.png", shown)
+    about = {
+        "of": title,
+        "clips": metrics.clips,
+        "videos": metrics.videos,
+        "fusion": metrics.fusion,
+        "clip_hit_1": metrics.clip_hit_1,
+        "video_hit_1": metrics.video_hit_1,
+        "video_hit_1_interval_95": list(metrics.interval),
+        f"video_hit_{metrics.k}": metrics.video_hit_k,
+        "mean_class_accuracy": metrics.mean_class,
+    }
+    write_json(folder / "metrics.json", about)
+    return metrics
+
+
+def video_rows(scores: Scores, fusion: str) -> list[dict[str, object]]:
+    """Return a row for each video: its name, true and predicted class, and what was given."""
+    fused = fuse(scores.logits, scores.videos, fusion)
+    order, first, count = np.unique(scores.videos, return_index=True, return_counts=True)
+    labels = scores.labels[first]
+    ranks = rank_of_label(fused, labels)
+    return [
+        {
+            "video": scores.names[video],
+            "label": scores.classes[labels[i]],
+            "predicted": scores.classes[int(fused[i].argmax())],
+            "right": int(ranks[i] == 0),
+            "rank": int(ranks[i]) + 1,
+            "probability": round(float(fused[i].max()), 4),
+            "clips": int(count[i]),
+        }
+        for i, video in enumerate(order)
+    ]
+
+
+def _relabelled(videos: VideoSet, run: Run, data: str) -> VideoSet:
+    """Return the videos with the labels that the run's classes have by name."""
+    unknown = [name for name in videos.classes if name not in run.classes]
+    if unknown:
+        raise UserError(
+            f"{data} has a class {unknown[0]!r} that {run.path} was not trained on; "
+            f"it knows {', '.join(run.classes)}"
+        )
+    renamed = videos.subset(range(len(videos)))
+    label = [run.classes.index(name) for name in videos.classes]
+    renamed.videos = [replace(v, label=label[v.label]) for v in renamed.videos]
+    renamed.classes = list(run.classes)
+    return renamed

@@ -1,0 +1,227 @@
+"""The folder of a run, and what is kept in it.
+
+config.toml         every choice that decided the result
+run.json            versions, platform, seed and classes
+split.json          the names of the videos of each part: train, val, test
+log.csv             a row for each epoch
+curves.png          the same as a picture
+best.safetensors    the weights of the best epoch
+last.safetensors    the latest epoch with all that is needed to continue
+test/               scores, per-video results, confusion matrix
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import io
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tinyvid.checkpoint import (
+    Checkpoint,
+    check_weights,
+    load_checkpoint,
+    write_atomically,
+)
+from tinyvid.config import Config, load_config
+from tinyvid.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from tinyvid import nn
+    from tinyvid.data import VideoSet
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass
+class Run:
+    """A run's folder, read.
+
+    Attributes:
+        classes: the names of the classes, in the order of the network's outputs.
+        split: the names of the videos of each part.
+    """
+
+    path: Path
+    config: Config
+    classes: list[str]
+    split: dict[str, list[str]]
+
+    @classmethod
+    def create(
+        cls, path: str | Path, config: Config, classes: list[str], parts: Mapping[str, VideoSet]
+    ) -> Run:
+        """Make the folder and write down how the run is meant to go.
+
+        Raises:
+            UserError: the folder cannot be made or written to.
+        """
+        path = make_folder(path)
+        split = {name: [v.name for v in parts[name].videos] for name in PARTS}
+        about = {**versions(), "seed": config.run.seed, "classes": classes}
+        write_atomically(path / "config.toml", config.to_toml().encode())
+        write_json(path / "run.json", about)
+        write_json(path / "split.json", split)
+        return cls(path, config, classes, split)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Read a run's folder.
+
+        Raises:
+            UserError: it is no folder of a run, or a file in it is damaged.
+        """
+        path = Path(path)
+        if not (path / "config.toml").is_file():
+            near = nearest(path.name, [p.name for p in _siblings(path)])
+            raise UserError(f"{path} is no run: it has no config.toml.{near}")
+        config = load_config(path / "config.toml")
+        about, split = read_json(path / "run.json"), read_json(path / "split.json")
+        try:
+            classes = [str(name) for name in about["classes"]]
+            return cls(path, config, classes, {name: list(split[name]) for name in PARTS})
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}: run.json or split.json lacks {error}") from error
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.safetensors"
+
+    def part(self, videos: VideoSet, name: str) -> VideoSet:
+        """Return the videos of a part of this run.
+
+        Raises:
+            UserError: the part is empty, or some of its videos are gone.
+        """
+        known = {video.name: i for i, video in enumerate(videos.videos)}
+        names = self.split[name]
+        gone = [n for n in names if n not in known]
+        if gone:
+            raise UserError(
+                f"{len(gone)} of the {len(names)} videos of part {name!r} of {self.path} are not "
+                f"in the data any more, the first is {gone[0]!r}"
+            )
+        return videos.subset([known[n] for n in names])
+
+    def model(self, weights: str | Path | None = None) -> tuple[nn.Module, Checkpoint]:
+        """Return the network with the weights of the best epoch, in evaluation mode.
+
+        Args:
+            weights: a file to take instead of `best.safetensors`.
+
+        Raises:
+            UserError: there is no such file yet, it is damaged, or holds another network.
+        """
+        path = Path(weights) if weights is not None else self.best
+        if weights is None and not path.exists():
+            raise UserError(f"{self.path} has finished no epoch yet: it has no {path.name}")
+        checkpoint = load_checkpoint(path)
+        model = build_model(self.config, len(self.classes))
+        load_weights(model, checkpoint.weights, path)
+        return model.eval(), checkpoint
+
+
+def clip_shape(config: Config) -> tuple[int, int, int, int]:
+    """Return `C T H W` of the config's clips; what it leaves open is what the network is meant for.
+
+    Raises:
+        UserError: no such network.
+    """
+    from tinyvid import models
+
+    c, own = config.clip, models.entry(config.model.name).clip
+    return 3, c.frames or own[1], c.height or own[2], c.width or own[3]
+
+
+def resolved(config: Config) -> Config:
+    """Return the config with every size filled in, as it is kept in a run's folder."""
+    full = copy.deepcopy(config)
+    _, full.clip.frames, full.clip.height, full.clip.width = clip_shape(config)
+    return full
+
+
+def build_model(config: Config, num_classes: int) -> nn.Module:
+    """Return the network of a config, its initial weights drawn from the run's seed."""
+    from tinyvid import manual_seed, models
+
+    manual_seed(config.run.seed)
+    clip = clip_shape(config)
+    return models.build(config.model.name, num_classes, clip=clip, **config.model.options)
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Any], source: str | Path) -> None:
+    """Give the network the weights of a file.
+
+    Raises:
+        UserError: they are those of another network; names the first keys that differ.
+    """
+    expected = {name: t.numpy() for name, t in model.state_dict().items()}
+    check_weights(weights, expected, source)
+    model.load_state_dict(weights)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that may change a result's last bits."""
+    found = {}
+    for package in ("tinyvid", "numpy", "numba", "av"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # a bare checkout
+            from tinyvid import __version__
+
+            found[package] = __version__
+    return {**found, "python": sys.version.split()[0], "platform": platform.platform()}
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make a folder where there is none.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be made a folder: {error.strerror or error}") from error
+    return path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as readable JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON; a missing or damaged file is a UserError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of equal keys as CSV with a header, atomically; None becomes an empty cell."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def _siblings(path: Path) -> list[Path]:
+    parent = path.parent
+    return [p.parent for p in parent.glob("*/config.toml")] if parent.is_dir() else []
