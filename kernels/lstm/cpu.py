@@ -21,7 +21,7 @@ from numba import njit
 from tinyvid.kernels.threads import blas_on_one_thread, chunks_of, parallel_for
 
 UNITS = 128  # hidden units that one thread steps at a time
-ROWS, COLUMNS = 256, 512  # of the product that one thread computes at a time
+ROWS, COLUMNS = 512, 512  # of the product that one thread computes at a time
 
 
 def fprop(
@@ -231,8 +231,13 @@ def _running(t: int, lengths: np.ndarray | None, n: int) -> np.ndarray:
 
 
 def _time_major(a: np.ndarray) -> np.ndarray:
-    """Return `N L ...` as a contiguous `L N ...` array; free if it lies so already."""
-    return np.ascontiguousarray(a.swapaxes(0, 1))
+    """View `N L ...` as a contiguous `L N ...` array, copied if it does not lie so already.
+
+    It is read-only, so that Numba compiles one version whether or not `a` may be written to.
+    """
+    view = np.ascontiguousarray(a.swapaxes(0, 1)).view()
+    view.flags.writeable = False
+    return view
 
 
 def _batch_major(a: np.ndarray) -> np.ndarray:

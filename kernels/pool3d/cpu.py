@@ -10,6 +10,7 @@ needs atomics, windows may overlap, and results do not depend on the number of t
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import numpy as np
@@ -84,8 +85,13 @@ def _divisors(
 
 
 def _channels_last(a: np.ndarray) -> np.ndarray:
-    """Return `a` (N C D H W) as a contiguous N D H W C array; free if it lies so already."""
-    return np.ascontiguousarray(a.transpose(0, 2, 3, 4, 1))
+    """Return `a` (N C D H W) as contiguous N D H W C memory; a view if it lies so already.
+
+    It is read-only, so that Numba compiles one version whether or not `a` may be written to.
+    """
+    view = np.ascontiguousarray(a.transpose(0, 2, 3, 4, 1)).view()
+    view.flags.writeable = False
+    return view
 
 
 def _empty(shape: tuple[int, ...], dtype) -> np.ndarray:
@@ -101,7 +107,7 @@ def _logical(a: np.ndarray) -> np.ndarray:
 
 def _cells(a: np.ndarray) -> np.ndarray:
     """View N D H W C memory as a table with a row of channels for each cell."""
-    return a.reshape(-1, a.shape[-1])
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
 
 
 def _over_lines(loop, shape: tuple[int, ...], *args) -> None:
@@ -152,35 +158,38 @@ def _max_fprop(begin, end, y, argmax, x, zs, ps, qs, size, window, dilation):
                         cells[count] = h * size[2] + qs[q, 0] + s * dilation[2]
                         offsets[count] = (t * window[1] + r) * window[2] + s
                         count += 1
+            out = line * len(qs) + q
             for c in range(y.shape[1]):
-                y[line * len(qs) + q, c] = x[cells[0], c]
+                y[out, c] = x[cells[0], c]
                 at[c] = offsets[0]
             for i in range(1, count, 4):
-                _largest_of_four(y, line * len(qs) + q, at, x, cells, offsets, i, count - 1)
+                _compare_four(y, out, at, x, cells, offsets, i, count - 1)
             for c in range(y.shape[1]):
-                argmax[line * len(qs) + q, c] = at[c]
+                argmax[out, c] = at[c]
 
 
 @njit(nogil=True, cache=True)
-def _largest_of_four(y, out, at, x, cells, offsets, i, last):
+def _compare_four(y, out, at, x, cells, offsets, i, last):
+    """Let four cells compete with the best so far; the last stands in for those beyond it.
+
+    Four at a time, because the best so far is then read and written a fourth as often.
+    """
     j, k, m = min(i + 1, last), min(i + 2, last), min(i + 3, last)
     i0, i1, i2, i3 = cells[i], cells[j], cells[k], cells[m]
     o0, o1, o2, o3 = offsets[i], offsets[j], offsets[k], offsets[m]
     for c in range(y.shape[1]):
-        b, a = y[out, c], at[c]
-        b, a = _larger(b, a, x[i0, c], o0)
-        b, a = _larger(b, a, x[i1, c], o1)
-        b, a = _larger(b, a, x[i2, c], o2)
-        y[out, c], at[c] = _larger(b, a, x[i3, c], o3)
+        best = _larger(y[out, c], at[c], x[i0, c], o0)
+        best = _larger(best[0], best[1], x[i1, c], o1)
+        best = _larger(best[0], best[1], x[i2, c], o2)
+        y[out, c], at[c] = _larger(best[0], best[1], x[i3, c], o3)
 
 
 @njit(nogil=True, cache=True)
-def _larger(b, a, x, o):
-    # NaN is greater than everything, and the last one stays, as in PyTorch.
-    larger = (x > b) | (x != x)
-    # Chosen by a mask of all ones or zeros, which compilers vectorise even where an offset
-    # is narrower than a value.
-    return x if larger else b, a ^ ((a ^ o) & -np.int32(larger))
+def _larger(best, at, cell, offset):
+    # NaN is larger than everything, and the last one stays, as in PyTorch.
+    larger = (cell > best) | (cell != cell)
+    # A mask of all ones or all zeros instead of an if, for the compiler to see a vector.
+    return cell if larger else best, at ^ ((at ^ offset) & -np.int32(larger))
 
 
 def max_dgrad(gy: np.ndarray, argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
@@ -199,31 +208,31 @@ def max_dgrad(gy: np.ndarray, argmax: np.ndarray, geometry: PoolGeometry) -> np.
 
 
 @njit(nogil=True, cache=True)
-def _max_dgrad(begin, end, gx, gy, argmax, d_of, zs, ts, h_of, ps, rs, w_of, qs, ss, size, window):
-    D, H, W = len(d_of) - 1, len(h_of) - 1, len(w_of) - 1
+def _max_dgrad(begin, end, gx, gy, argmax, d_at, zs, ts, h_at, ps, rs, w_at, qs, ss, size, window):
+    depth, height, width = len(d_at) - 1, len(h_at) - 1, len(w_at) - 1
     for line in range(begin, end):
-        nd, h = divmod(line, H)
-        n, d = divmod(nd, D)
-        for w in range(W):
-            out = line * W + w
-            first = True
-            for i in range(d_of[d], d_of[d + 1]):
-                for j in range(h_of[h], h_of[h + 1]):
+        nd, h = divmod(line, height)
+        n, d = divmod(nd, depth)
+        for w in range(width):
+            cell = line * width + w
+            first = True  # writes instead of adding: gx holds nothing yet
+            for i in range(d_at[d], d_at[d + 1]):
+                for j in range(h_at[h], h_at[h + 1]):
                     row = ((n * size[0] + zs[i]) * size[1] + ps[j]) * size[2]
                     tr = (ts[i] * window[1] + rs[j]) * window[2]
-                    for k in range(w_of[w], w_of[w + 1]):
+                    for k in range(w_at[w], w_at[w + 1]):
+                        out = row + qs[k]
                         offset = argmax.dtype.type(tr + ss[k])
-                        g = row + qs[k]
                         if first:
                             for c in range(gx.shape[1]):
-                                gx[out, c] = gy[g, c] if argmax[g, c] == offset else 0
+                                gx[cell, c] = gy[out, c] if argmax[out, c] == offset else 0
                             first = False
                         else:
                             for c in range(gx.shape[1]):
-                                gx[out, c] += gy[g, c] if argmax[g, c] == offset else 0
+                                gx[cell, c] += gy[out, c] if argmax[out, c] == offset else 0
             if first:  # no window reads this cell
                 for c in range(gx.shape[1]):
-                    gx[out, c] = 0
+                    gx[cell, c] = 0
 
 
 def max_gather(x: np.ndarray, argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
