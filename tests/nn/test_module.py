@@ -1,5 +1,7 @@
 """Modules: what belongs to one, its state, hooks, conversions and printing."""
 
+import copy
+import pickle
 from collections import OrderedDict
 
 import numpy as np
@@ -166,6 +168,22 @@ def test_load_state_dict_lists_all_that_is_wrong_and_loads_nothing():
 def test_a_scalar_does_not_load_into_a_vector():
     with pytest.raises(UserError, match=r"shape of bias is \(\), the model's is \(1,\)"):
         nn.Linear(1, 1).load_state_dict({"weight": [[1.0]], "bias": 1.0})
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_copies_are_independent(copier):
+    net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3)).to(np.float64)
+    net[0].weight.requires_grad_(False)
+    twin = copier(net)
+    for (name, p), (_, q) in zip(net.named_modules(), twin.named_modules(), strict=True):
+        assert type(p) is type(q), name
+    for name, t in net.state_dict().items():
+        assert_close(twin.state_dict()[name], t.numpy())
+        assert not twin.state_dict()[name].data.flags.writeable
+    assert [p.requires_grad for p in twin.parameters()] == [False, True, True, True]
+    before = twin[0].weight.numpy().copy()
+    nn.init.zeros_(net[0].weight)
+    assert_close(twin[0].weight, before)
 
 
 # Hooks

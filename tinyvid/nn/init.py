@@ -46,7 +46,7 @@ def uniform_(
 ) -> Tensor:
     """Fill with draws from the uniform distribution on [a, b)."""
     random = _generator(generator).random
-    return _set(tensor, lambda: random(tensor.shape, tensor.dtype) * (b - a) + a)
+    return _set(tensor, lambda: _affine(random(tensor.shape, tensor.dtype), b - a, a))
 
 
 def normal_(
@@ -54,7 +54,7 @@ def normal_(
 ) -> Tensor:
     """Fill with draws from the normal distribution of this mean and standard deviation."""
     normal = _generator(generator).standard_normal
-    return _set(tensor, lambda: normal(tensor.shape, tensor.dtype) * std + mean)
+    return _set(tensor, lambda: _affine(normal(tensor.shape, tensor.dtype), std, mean))
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -165,6 +165,12 @@ def _kaiming_std(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> floa
 
 def _generator(generator: Generator | None) -> Generator:
     return random.generator() if generator is None else generator
+
+
+def _affine(draws: np.ndarray | float, scale: float, shift: float) -> np.ndarray | float:
+    draws *= scale  # in place: the largest layers have tens of millions of weights
+    draws += shift
+    return draws
 
 
 def _set(tensor: Tensor, values: Callable[[], Any]) -> Tensor:

@@ -42,7 +42,16 @@ def shapes_only() -> Iterator[None]:
         _shapes_only.reset(token)
 
 
-class Parameter(Tensor):
+class _Part(Tensor):
+    """A tensor that belongs to a module; copying or pickling it leaves its gradient behind."""
+
+    __slots__ = ()
+
+    def __reduce__(self):
+        return type(self), (self._array, None, self.requires_grad)
+
+
+class Parameter(_Part):
     """A tensor that a module learns: its gradient is recorded, and optimisers update it."""
 
     __slots__ = ()
@@ -62,7 +71,7 @@ class Parameter(Tensor):
         return p
 
 
-class Buffer(Tensor):
+class Buffer(_Part):
     """A tensor that is part of a module's state but is not learnt, such as a running mean."""
 
     __slots__ = ()
@@ -194,7 +203,7 @@ class Module:
         for name, child in self.named_children():
             yield from child._walk(_join(prefix, name))
 
-    def _named(self, kind: type | tuple[type, ...], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    def _named(self, kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
         for path, module in self._walk(prefix):
             for name, value in vars(module).items():
                 if isinstance(value, kind):
@@ -208,7 +217,7 @@ class Module:
         Tensors are immutable in memory, so this is a snapshot: later training does not
         change it. A shared tensor appears under each of its names.
         """
-        return {name: t.detach() for name, t in self._named((Parameter, Buffer))}
+        return {name: t.detach() for name, t in self._named(_Part)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> KeyReport:
         """Give every parameter and buffer the values that `state_dict` has under its name.
@@ -224,7 +233,7 @@ class Module:
         Raises:
             UserError: names (with `strict`) or shapes do not fit; the message lists them all.
         """
-        own = dict(self._named((Parameter, Buffer)))
+        own = dict(self._named(_Part))
         report = KeyReport([k for k in own if k not in state_dict], [])
         faults = []
         values = {}
@@ -300,7 +309,7 @@ class Module:
             dtype = np.dtype(dtype)
             if dtype.kind != "f":
                 raise UserError(f"to({dtype}): modules are of a floating-point dtype")
-            for _, t in self._named((Parameter, Buffer)):
+            for _, t in self._named(_Part):
                 _cast(t, dtype)
         return self
 
