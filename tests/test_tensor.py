@@ -1,6 +1,8 @@
 """The engine: recording, the reverse pass, and what it refuses to do."""
 
+import copy
 import gc
+import pickle
 import threading
 import weakref
 
@@ -15,6 +17,10 @@ from tinyvid.tensor import record
 
 def leaf(values, dtype=np.float64):
     return tensor(np.array(values, dtype), requires_grad=True)
+
+
+def pickle_round_trip(t):
+    return pickle.loads(pickle.dumps(t))
 
 
 def test_product_by_hand():
@@ -367,3 +373,14 @@ def test_conversions_and_repr():
     assert len({t, t}) == 1
     with pytest.raises(UserError, match="'cuda' is not built"):
         t.to("cuda")
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle_round_trip])
+def test_a_copy_is_a_leaf_of_its_own_and_as_immutable(duplicate):
+    x = leaf([1.0, 2.0])
+    twin = duplicate(x)
+    assert twin is not x
+    assert twin.requires_grad
+    assert_close(twin, x.data)
+    with pytest.raises(ValueError, match="read-only"):
+        twin.data[0] = 5

@@ -13,7 +13,22 @@ import os as _os
 if not _os.path.isdir(_os.path.join(__path__[0], "kernels")):
     __path__.append(_os.path.dirname(__path__[0]))
 
+import importlib as _importlib
+
+from tinyvid.creation import (
+    arange,
+    from_numpy,
+    full,
+    ones,
+    ones_like,
+    rand,
+    randn,
+    tensor,
+    zeros,
+    zeros_like,
+)
 from tinyvid.errors import UserError
+from tinyvid.gradcheck import gradcheck, gradgradcheck
 from tinyvid.ops import *  # noqa: F403
 from tinyvid.ops import __all__ as _operations
 from tinyvid.random import manual_seed
@@ -43,16 +58,11 @@ __all__ = [
     "zeros_like",
 ]
 
-from tinyvid.creation import (
-    arange,
-    from_numpy,
-    full,
-    ones,
-    ones_like,
-    rand,
-    randn,
-    tensor,
-    zeros,
-    zeros_like,
-)
-from tinyvid.gradcheck import gradcheck, gradgradcheck
+# Imported when they are first asked for, so that `import tinyvid` stays quick.
+_SUBMODULES = ("data", "kernels", "models", "nn", "optim", "train")
+
+
+def __getattr__(name):
+    if name in _SUBMODULES:
+        return _importlib.import_module(f"tinyvid.{name}")
+    raise AttributeError(f"module 'tinyvid' has no attribute {name!r}")

@@ -183,6 +183,10 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self._array, dtype=dtype, copy=copy)
 
+    def __reduce__(self) -> tuple:
+        # A copy or a pickle is a leaf; made anew, so that its array is read-only too.
+        return type(self), (np.asarray(self._array), None, self.requires_grad)
+
     __hash__ = object.__hash__
 
     if TYPE_CHECKING:  # The operations of tinyvid.ops, bound there as methods.
