@@ -130,6 +130,8 @@ def bprop(
     n, length, inputs = x.shape
     hidden = w_hh.shape[1]
     gh, gc, x, h, c, gates = (_time_major(array) for array in (gh, gc, x, h, c, gates))
+    if lengths is not None:  # what stands past the end must not meet the zeros of `ga`: inf * 0
+        x = np.where((np.arange(length)[:, None] < lengths)[..., None], x, x.dtype.type(0))
     h_before = _before(h, h0, lengths, reverse)
     c_before = _before(c, c0, lengths, reverse)
     ga = np.empty_like(gates)  # of the gates before their activation
