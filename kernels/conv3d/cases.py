@@ -54,12 +54,12 @@ CASES = [
     ConvCase("depthwise", (2, 3, 3, 4, 5), (3, 1, 3, 3, 3), padding=1, groups=3),
     ConvCase("depthwise_twofold", (1, 3, 3, 3, 3), (6, 1, 2, 2, 2), groups=3),
     ConvCase("padding_over_filter", (1, 2, 2, 3, 2), (2, 2, 1, 2, 2), padding=(1, 3, 2)),
-    # One row of patches more than fits into a chunk of them, and into many chunks.
+    # Rows of patches: one more than a chunk of them; more chunks than partial sums.
     ConvCase("rows_over_chunk", (1, 1, 1, 3, 684), (2, 1, 1, 1, 2)),
-    ConvCase("rows_over_slabs", (3, 1, 1, 13, 421), (1, 1, 1, 1, 2)),
-    # More columns than fit into a block of them; and more blocks than slabs.
+    ConvCase("rows_over_sums", (1, 256, 1, 17, 258), (1, 256, 1, 1, 2)),
+    # Columns of patches: more than a block of them; more blocks than partial sums.
     ConvCase("columns_over_block", (2, 520, 1, 2, 3), (3, 520, 1, 2, 2)),
-    ConvCase("columns_over_slabs", (1, 1030, 3, 3, 1), (2, 1030, 3, 3, 1), padding=(1, 1, 0)),
+    ConvCase("columns_over_sums", (1, 1030, 3, 3, 1), (2, 1030, 5, 4, 1), padding=(2, 2, 0)),
 ]
 
 _C3D = [

@@ -20,6 +20,7 @@ each axis. So no product with a zero between the strides is ever made.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise, product
 from typing import NamedTuple
 
@@ -32,9 +33,9 @@ from tinyvid.kernels.threads import Scratch, chunks_of, parallel_for
 # Sizes of a block of patches, and of the work. They decide the order of the sums, so they
 # depend on shapes alone, never on the number of threads.
 _COLUMNS = 1024  # at most, but at least one run of taps
-_ELEMENTS = 1 << 17  # about
+_ELEMENTS = 1 << 17  # about; half a megabyte of float32
 _ROWS = (256, 2048)  # at least, at most
-_ITEMS = 8  # split a sum, where needed, so that at least so many threads have work
+_ITEMS = 16  # split a sum, where needed, so that at least so many threads have work
 
 
 def fprop(x: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
@@ -53,23 +54,13 @@ def dgrad(gy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     gx = np.empty(_moved(geometry.x), gy.dtype)
     for phase in product(*(_phases(geometry, axis) for axis in range(3))):
         cells = gx[:, phase[0].cells, phase[1].cells, phase[2].cells]
-        taps = list(product(*(along.taps for along in phase)))
-        if not taps:
+        filters = _filters_of(phase, w, geometry.groups)
+        if not filters.size:
             cells[...] = 0
             continue
-        # The filter with its taps in this phase's order, (groups, T*R*S*K, C).
-        C, K = w.shape[4], len(w) // geometry.groups
-        filters = np.empty((geometry.groups, len(taps), K, C), w.dtype)
-        grouped = w.reshape(geometry.groups, K, *w.shape[1:])
-
-        def turn(i, filters=filters, grouped=grouped, taps=taps):
-            t, r, s = taps[i]
-            filters[:, i] = grouped[:, :, t, r, s]
-
-        parallel_for(turn, range(len(taps)))
         patches = Patches(gy, [along.axis for along in phase], geometry.groups, _COLUMNS)
         out = cells if cells.flags.c_contiguous else np.empty(cells.shape, cells.dtype)
-        _correlate(patches, filters.reshape(len(filters), -1, C), out.reshape(-1, gx.shape[4]))
+        _correlate(patches, filters, out.reshape(-1, gx.shape[4]))
         if out is not cells:
             cells[...] = out
     return channels_first(gx)
@@ -103,11 +94,11 @@ def _correlate(patches: Patches, filters: np.ndarray, out: np.ndarray) -> None:
         whole = out if index == 0 else partial[index - 1]
         y = whole[rows, group * K : (group + 1) * K]
         for i, block in enumerate(slab):
-            product_ = y if i == 0 else scratch.get("product", y.shape, y.dtype)
+            term = y if i == 0 else scratch.get("product", y.shape, y.dtype)
             matrix = patches.pack(rows, block, group, scratch)
-            np.matmul(matrix, filters[group, block[0]], out=product_)
+            np.matmul(matrix, filters[group, block[0]], out=term)
             if i:
-                y += product_
+                y += term
 
     with np.errstate(all="ignore"):
         items = product(enumerate(slabs), chunks, range(patches.groups))
@@ -133,11 +124,11 @@ def _correlate_along_rows(patches: Patches, gy: np.ndarray, out: np.ndarray) -> 
         outputs = slice(group * K, (group + 1) * K)
         gw = (out if index == 0 else partial[index - 1])[outputs, block[0]]
         for i, rows in enumerate(slab):
-            product_ = gw if i == 0 else scratch.get("product", gw.shape, gw.dtype)
+            term = gw if i == 0 else scratch.get("product", gw.shape, gw.dtype)
             matrix = patches.pack(rows, block, group, scratch)
-            np.matmul(gy[rows, outputs].T, matrix, out=product_)
+            np.matmul(gy[rows, outputs].T, matrix, out=term)
             if i:
-                gw += product_
+                gw += term
 
     with np.errstate(all="ignore"):
         items = product(enumerate(slabs), patches.blocks, range(patches.groups))
@@ -209,6 +200,21 @@ def _phases(geometry: ConvGeometry, axis: int) -> list[_Phase]:
         count = len(range(first, size, stride))
         phases.append(_Phase(slice(first, None, stride), meeting, Axis(count, 1, offsets)))
     return phases
+
+
+def _filters_of(phase: Sequence[_Phase], w: np.ndarray, groups: int) -> np.ndarray:
+    """Return what a phase of dgrad multiplies patches of gy by: (groups, T*R*S*K, C)."""
+    K, T, R, S, C = w.shape
+    taps = list(product(*(along.taps for along in phase)))
+    grouped = w.reshape(groups, K // groups, T, R, S, C)
+    filters = np.empty((groups, len(taps), K // groups, C), w.dtype)
+
+    def copy(i):
+        t, r, s = taps[i]
+        filters[:, i] = grouped[:, :, t, r, s]
+
+    parallel_for(copy, range(len(taps)))
+    return filters.reshape(groups, len(taps) * (K // groups), C)
 
 
 def channels_last(array: np.ndarray) -> np.ndarray:

@@ -49,7 +49,9 @@ class Patches:
         self.runs = _runs(self.axes, merge=groups == 1)
         self.blocks = _blocks(self.runs[:, 3] * self.width, columns)
 
-    def pack(self, rows: slice, block: tuple[slice, slice], group: int, scratch: Scratch):
+    def pack(
+        self, rows: slice, block: tuple[slice, slice], group: int, scratch: Scratch
+    ) -> np.ndarray:
         """Return these rows and columns of a group's matrix; they last until the next call."""
         first_channel = group * self.width
         if self.is_source:

@@ -113,6 +113,22 @@ def test_clip_equals_its_planes(pass_, variant):
     assert_close(got, want.reshape(got.shape))
 
 
+@pytest.mark.usefixtures("poisoned")
+def test_a_channels_last_clip_is_not_copied(monkeypatch):
+    from tinyvid.kernels.conv2d import cpu
+
+    case = next(case for case in CASES if case.name == "clip_groups_of_channels")
+    clip = np.moveaxis(reals((2, 3, 5, 4, 4), np.float32, 0), -1, 1)  # N T H W C in memory
+    read = []
+    Patches = cpu.conv3d.Patches
+    monkeypatch.setattr(
+        cpu.conv3d, "Patches", lambda source, *args: read.append(source) or Patches(source, *args)
+    )
+    given = {"x": clip, "w": reals(case.w, np.float32, 1)}
+    run("conv2d", "fprop", "cpu/im2col", given, case.geometry)
+    assert np.shares_memory(read[0], clip)
+
+
 @by_variant
 @by_pass
 def test_equal_to_the_bit_for_any_number_of_threads(pass_, variant):

@@ -125,6 +125,7 @@ def test_variant_against_reference(case, pass_, dtype, variant):
     check_variant("conv3d", pass_, variant, case, dtype)
 
 
+@pytest.mark.usefixtures("poisoned")
 def test_checks_catch_planted_faults(monkeypatch):
     case = ConvCase("fault", (2, 3, 4, 5, 6), (4, 3, 3, 3, 3), padding=1)
 
@@ -165,7 +166,7 @@ def test_checks_catch_planted_faults(monkeypatch):
 _THREADED = [
     ConvCase("many_chunks", (2, 9, 5, 24, 21), (10, 9, 3, 3, 3), padding=1),
     ConvCase("strided", (1, 6, 9, 40, 33), (8, 3, 3, 3, 3), (2, 2, 1), 1, groups=2),
-    *[case for case in CASES if case.name in ("rows_over_slabs", "columns_over_slabs")],
+    *[case for case in CASES if case.name in ("rows_over_sums", "columns_over_sums")],
 ]
 
 
