@@ -74,6 +74,11 @@ class Tensor:
         self.requires_grad = requires_grad
 
     def _replace(self, values: Any) -> None:
+        if self._edges:
+            raise UserError(
+                f"the result of an operation, of shape {self.shape}, cannot be given new values, "
+                "as its gradient may need the old ones; detach() it first"
+            )
         array = np.array(values, dtype=self._array.dtype)
         if array.shape != self._array.shape:
             raise UserError(
@@ -135,15 +140,26 @@ class Tensor:
         """Give this tensor new values of its shape, broadcast and cast as needed; returns it.
 
         Raises:
-            UserError: gradients would flow through the old values: do it under `no_grad()`.
+            UserError: gradients would flow through the old values, or should flow through the
+                new ones: do it under `no_grad()`. Or the shapes do not fit.
         """
-        if self.requires_grad and _mode.enabled:
+        needed = self.requires_grad or (isinstance(values, Tensor) and values.requires_grad)
+        if needed and _mode.enabled:
             raise UserError("a tensor that requires a gradient can be written to under no_grad()")
-        values = values._array if isinstance(values, Tensor) else values
-        self._replace(np.broadcast_to(values, self._array.shape))
+        array = np.asarray(values._array if isinstance(values, Tensor) else values)
+        try:
+            self._replace(np.broadcast_to(array, self._array.shape))
+        except ValueError as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"values of shape {array.shape} cannot be broadcast to {self.shape}"
+            ) from error
         return self
 
     def __setitem__(self, index: Any, values: Any) -> None:
+        if isinstance(values, Tensor) and values.requires_grad and _mode.enabled:
+            raise UserError("t[...] = v is not recorded, but v requires a gradient: use where, cat")
         array = self._array.copy()
         array[plain_index(index)] = values._array if isinstance(values, Tensor) else values
         self.copy_(array)
@@ -226,8 +242,13 @@ def as_tensor(data: Any, like: Tensor | None = None) -> Tensor:
         return data
     if like is not None and isinstance(data, (int, float)):
         dtype = like._array.dtype
-        if dtype.kind != "f" and isinstance(data, float):
-            dtype = np.dtype(np.float32)
+        if dtype.kind != "f":
+            if isinstance(data, float):
+                dtype = np.dtype(np.float32)
+            elif dtype.kind == "b" and not isinstance(data, bool):
+                dtype = np.dtype(np.int64)  # mask · 2 counts
+            else:
+                dtype = np.promote_types(dtype, np.min_scalar_type(data))
         return _wrap(np.array(data, dtype))
     return Tensor(data)
 

@@ -3,6 +3,11 @@
 Names, arguments, order and defaults are those of `torch` and `torch.nn.functional`.
 """
 
+import operator
+
+import numpy as np
+
+from tinyvid.errors import UserError
 from tinyvid.ops.conv import conv2d, conv3d
 from tinyvid.ops.elementwise import (
     abs,
@@ -50,6 +55,7 @@ from tinyvid.ops.pool import (
 )
 from tinyvid.ops.reduce import amax, amin, argmax, argmin, mean, std, sum, unbroadcast, var
 from tinyvid.ops.shape import (
+    add_at,
     broadcast_to,
     cat,
     chunk,
@@ -57,7 +63,6 @@ from tinyvid.ops.shape import (
     flatten,
     flip,
     getitem,
-    index_add,
     narrow,
     pad,
     permute,
@@ -69,7 +74,7 @@ from tinyvid.ops.shape import (
     transpose,
     unsqueeze,
 )
-from tinyvid.tensor import Tensor, as_tensor, plain_index, record
+from tinyvid.tensor import Tensor, plain_index, record
 
 __all__ = [
     "abs",
@@ -78,6 +83,7 @@ __all__ = [
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
     "add",
+    "add_at",
     "amax",
     "amin",
     "argmax",
@@ -101,7 +107,6 @@ __all__ = [
     "flatten",
     "flip",
     "getitem",
-    "index_add",
     "layer_norm",
     "linear",
     "local_response_norm",
@@ -158,9 +163,14 @@ for _name in _METHODS.split():
 
 
 def _compare(name):
+    function = getattr(operator, name)
+
     def method(self, other):
-        other = as_tensor(other, like=self)
-        return record(getattr(self.data, name)(other.data))
+        try:
+            return record(function(self.data, other.data if isinstance(other, Tensor) else other))
+        except ValueError as error:
+            shapes = f"{self.shape} and {np.shape(other)}"
+            raise UserError(f"{name}: shapes {shapes} do not broadcast") from error
 
     method.__name__ = name
     return method
@@ -168,10 +178,15 @@ def _compare(name):
 
 def _in_place(name, function):
     def method(self, other):
-        # Written to a tensor outside of any graph; inside one, `t += v` only names a new result.
-        if self.is_leaf or not self.requires_grad:
+        if self.is_leaf and self.requires_grad:
             return self.copy_(function(self.detach(), other))
-        return function(self, other)
+        # Written to a tensor outside of any graph; inside one, `t += v` only names a new result.
+        y = function(self, other)
+        if self.requires_grad or y.requires_grad:
+            return y
+        if y.dtype.kind == "f" != self.dtype.kind:
+            raise UserError(f"{name}: a tensor of dtype {self.dtype} cannot hold {y.dtype}")
+        return self.copy_(y)
 
     method.__name__ = name
     return method
@@ -203,6 +218,7 @@ _OPERATORS = {
     "__pow__": pow,
     "__rpow__": lambda a, b: pow(b, a),
     "__matmul__": matmul,
+    "__rmatmul__": lambda a, b: matmul(b, a),
     "__neg__": neg,
     "__abs__": abs,
     "__getitem__": lambda a, index: getitem(a, plain_index(index)),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvid.errors import UserError
 from tinyvid.ops.reduce import unbroadcast
 from tinyvid.tensor import Tensor, _mode, _wrap, as_tensor, attach, record
 
@@ -52,8 +53,13 @@ def binary(
     def decorate(forward: Callable[[Any, Any], np.ndarray]) -> Callable[..., Tensor]:
         @wraps(forward)
         def operation(input: Any, other: Any) -> Tensor:
-            a, b = _pair(input, other)
-            y = _wrap(forward(a.data, b.data))
+            a, b = pair(input, other)
+            try:
+                y = _wrap(forward(a.data, b.data))
+            except ValueError as error:
+                raise UserError(
+                    f"{forward.__name__}: shapes {a.shape} and {b.shape}: {error}"
+                ) from error
             if _mode.enabled and (a.requires_grad or b.requires_grad):
                 edges = (
                     (a, lambda g, y: _fit(rule_a(g, y, a, b), a)),
@@ -67,22 +73,27 @@ def binary(
     return decorate
 
 
-def _pair(input: Any, other: Any) -> tuple[Tensor, Tensor]:
+def pair(input: Any, other: Any) -> tuple[Tensor, Tensor]:
     """Return the two as tensors of one dtype."""
     if not isinstance(input, Tensor):
         input = as_tensor(input, like=other if isinstance(other, Tensor) else None)
     if not isinstance(other, Tensor):
         other = as_tensor(other, like=input)
     if input.data.dtype is not other.data.dtype:
-        kinds = (input.dtype.kind == "f", other.dtype.kind == "f")
-        if kinds == (True, False):  # an integer tensor widens no float
-            dtype = input.dtype
-        elif kinds == (False, True):
-            dtype = other.dtype
-        else:
-            dtype = np.promote_types(input.dtype, other.dtype)
+        dtype = common_dtype(input.dtype, other.dtype)
         return cast(input, dtype), cast(other, dtype)
     return input, other
+
+
+def common_dtype(a: np.dtype, b: np.dtype) -> np.dtype:
+    """Return the dtype of what is made of the two; an integer widens no float."""
+    if (a.kind == "f") != (b.kind == "f"):
+        return a if a.kind == "f" else b
+    return np.promote_types(a, b)
+
+
+def _float(array: np.ndarray) -> np.ndarray:
+    return array if array.dtype.kind == "f" else array.astype(np.float32)
 
 
 def _fit(g: Tensor, like: Tensor) -> Tensor:
@@ -122,7 +133,7 @@ def mul(input: Any, other: Any) -> Any:
 @binary(lambda g, y, a, b: g / b, lambda g, y, a, b: -(g * y / b))
 def div(input: Any, other: Any) -> Any:
     """Return input / other."""
-    return input / other
+    return _float(input) / _float(other)
 
 
 @binary(lambda g, y, a, b: g * _pow_slope(a, b), lambda g, y, a, b: g * y * log(a))
@@ -151,31 +162,31 @@ def square(input: Any) -> Any:
 @unary(lambda g, y, a: g * y, saves=False)
 def exp(input: Any) -> Any:
     """Return e to the power of input."""
-    return np.exp(input)
+    return np.exp(_float(input))
 
 
 @unary(lambda g, y, a: g / a)
 def log(input: Any) -> Any:
     """Return the natural logarithm."""
-    return np.log(input)
+    return np.log(_float(input))
 
 
 @unary(lambda g, y, a: g / (y * 2), saves=False)
 def sqrt(input: Any) -> Any:
     """Return the square root."""
-    return np.sqrt(input)
+    return np.sqrt(_float(input))
 
 
 @unary(lambda g, y, a: g * (1 - y * y), saves=False)
 def tanh(input: Any) -> Any:
     """Return the hyperbolic tangent."""
-    return np.tanh(input)
+    return np.tanh(_float(input))
 
 
 @unary(lambda g, y, a: g * (y * (1 - y)), saves=False)
 def sigmoid(input: Any) -> Any:
     """Return 1 / (1 + e^−input), computed as (1 + tanh(input / 2)) / 2, which cannot overflow."""
-    return np.tanh(input * 0.5) * 0.5 + 0.5
+    return np.tanh(_float(input) * 0.5) * 0.5 + 0.5
 
 
 @unary(lambda g, y, a: scale(g, y.data > 0), saves=False)
@@ -193,13 +204,13 @@ def abs(input: Any) -> Any:
 @unary(lambda g, y, a: g * cos(a))
 def sin(input: Any) -> Any:
     """Return the sine."""
-    return np.sin(input)
+    return np.sin(_float(input))
 
 
 @unary(lambda g, y, a: -(g * sin(a)))
 def cos(input: Any) -> Any:
     """Return the cosine."""
-    return np.cos(input)
+    return np.cos(_float(input))
 
 
 @binary(
@@ -230,10 +241,15 @@ def scale(input: Tensor, factor: np.ndarray) -> Tensor:
 
 def where(condition: Any, input: Any, other: Any) -> Tensor:
     """Return input where the condition holds, and other elsewhere."""
-    chosen = condition.data if isinstance(condition, Tensor) else np.asarray(condition)
-    a, b = _pair(input, other)
+    chosen = condition.data if isinstance(condition, Tensor) else np.array(condition)
+    a, b = pair(input, other)
+    try:
+        array = np.where(chosen, a.data, b.data)
+    except ValueError as error:
+        shapes = f"{chosen.shape}, {a.shape} and {b.shape}"
+        raise UserError(f"where: shapes {shapes} do not broadcast") from error
     return record(
-        np.where(chosen, a.data, b.data),
+        array,
         (a, lambda g, y: _fit(where(chosen, g, 0.0), a)),
         (b, lambda g, y: _fit(where(chosen, 0.0, g), b)),
     )
@@ -241,6 +257,8 @@ def where(condition: Any, input: Any, other: Any) -> Tensor:
 
 def clamp(input: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """Return input limited to [min, max]; the gradient is 0 outside."""
+    if min is None and max is None:
+        raise UserError("clamp: give min, max or both")
     return record(
         np.clip(input.data, min, max),
         (input, lambda g, y: scale(g, y.data == input.data)),

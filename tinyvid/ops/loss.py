@@ -32,7 +32,9 @@ def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
 def logsumexp(input: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
     """Return log Σ e^input along `dim`."""
     top = input.data.max(dim, keepdims=True)
-    array = top + np.log(np.exp(input.data - top).sum(dim, keepdims=True))
+    top = np.where(np.isfinite(top), top, top.dtype.type(0))  # infinities: not ∞ − ∞
+    with np.errstate(divide="ignore"):  # log 0 = −∞ is right where every input is −∞
+        array = top + np.log(np.exp(input.data - top).sum(dim, keepdims=True))
     y = record(array, (input, lambda g, y: g * softmax(input, dim)), saved=(input,))
     return y if keepdim else y.squeeze(dim)
 
@@ -45,6 +47,13 @@ def _reduce(losses: Tensor, reduction: str, count: Tensor | float | None = None)
     if reduction == "mean":
         return mean(losses) if count is None else sum(losses) / count
     raise UserError(f"reduction={reduction!r}: give 'mean', 'sum' or 'none'")
+
+
+def _check_weight(input: Tensor, weight: Tensor | None) -> None:
+    if input.ndim < 2:
+        raise UserError(f"a loss over classes takes (N, K, ...), not input of shape {input.shape}")
+    if weight is not None and np.shape(weight) != (input.shape[1],):
+        raise UserError(f"weight of shape {np.shape(weight)} for {input.shape[1]} classes")
 
 
 def nll_loss(
@@ -63,7 +72,8 @@ def nll_loss(
     """
     target = as_tensor(target)
     classes = target.data
-    if input.ndim < 2 or classes.shape != (input.shape[0], *input.shape[2:]):
+    _check_weight(input, weight)
+    if classes.shape != (input.shape[0], *input.shape[2:]):
         raise UserError(f"target of shape {classes.shape} for input of shape {input.shape}")
     if classes.dtype.kind not in "iu":
         raise UserError(f"target classes must be integers, not {classes.dtype}")
@@ -96,16 +106,22 @@ def cross_entropy(
         reduction: "mean", "sum" or "none".
         label_smoothing: share of the target spread evenly over all classes
             (Szegedy et al., CVPR 2016, section 7).
+
+    Raises:
+        UserError: shapes do not fit, a target is not a class, or `label_smoothing` is not a
+            share.
     """
+    if not 0 <= label_smoothing <= 1:
+        raise UserError(f"label_smoothing={label_smoothing} must lie in 0 … 1")
     target = as_tensor(target)
+    _check_weight(input, weight)
     logp = log_softmax(input, 1)
-    k = input.shape[1] if input.ndim > 1 else 0
+    k = input.shape[1]
     column = (1, k) + (1,) * (input.ndim - 2)
     weighted = logp if weight is None else logp * as_tensor(weight).reshape(column)
     if target.shape == input.shape and target.dtype.kind == "f":
         soft = target * (1 - label_smoothing) + label_smoothing / k
-        losses = -sum(weighted * soft, 1)
-        return _reduce(losses, reduction, None if reduction != "mean" else losses.size)
+        return _reduce(-sum(weighted * soft, 1), reduction)
     hard = nll_loss(logp, target, weight, reduction)
     if not label_smoothing:
         return hard
@@ -118,8 +134,8 @@ def cross_entropy(
 
 
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
-    """Return the squared difference."""
+    """Return the squared difference; `target` has the shape of `input`."""
+    if np.shape(target) != input.shape:
+        raise UserError(f"target of shape {np.shape(target)} for input of shape {input.shape}")
     difference = input - target
-    if difference.shape != input.shape:
-        raise UserError(f"target of shape {target.shape} for input of shape {input.shape}")
     return _reduce(difference * difference, reduction)

@@ -18,10 +18,11 @@ import numpy as np
 from tinyvid import kernels
 from tinyvid.errors import UserError
 from tinyvid.ops.elementwise import sigmoid, tanh, where
+from tinyvid.ops.fused import fused
 from tinyvid.ops.matmul import linear
 from tinyvid.ops.norm import dropout as drop
 from tinyvid.ops.shape import cat, chunk, getitem, select, stack, transpose
-from tinyvid.tensor import Tensor, _wrap, grad, is_grad_enabled, record
+from tinyvid.tensor import Tensor, _wrap
 
 State: TypeAlias = "tuple[Tensor, Tensor]"
 
@@ -92,8 +93,8 @@ def _layers(
             f"lstm: {len(weights)} weights are not w_ih, w_hh, b_ih, b_hh "
             f"for each layer and each of {directions} direction(s)"
         )
-    if input.ndim != 3:
-        raise UserError(f"lstm: input must be (N, L, I), not of shape {input.shape}")
+    if input.ndim != 3 or 0 in input.shape[:2]:
+        raise UserError(f"lstm: input must be (N, L, I), not empty, not of shape {input.shape}")
     x = input if batch_first else transpose(input, 0, 1)
     n, length, _ = x.shape
     count, hidden = len(weights) // 4, weights[1].shape[1]
@@ -150,29 +151,18 @@ def _fused(
     inputs = (x, w_ih, w_hh, b, h0, c0)
     h, c, gates = kernels.lstm_fprop(*(t.data for t in inputs), lengths, reverse, device=x.device)
 
-    def gradients(g: Tensor) -> Sequence[Tensor]:
-        if is_grad_enabled():  # the kernel's backward has no rule of its own
-            composed = stack(_composed(*inputs, lengths, reverse))
-            needed = [t for t in inputs if t.requires_grad]
-            found = iter(grad(composed, needed, g, create_graph=True))
-            return [next(found) if t.requires_grad else t for t in inputs]
-        arrays = (x.data, w_ih.data, w_hh.data, h0.data, c0.data)
-        gh, gc = g.data
-        found = kernels.lstm_bprop(gh, gc, *arrays, lengths, reverse, h, c, gates, device=x.device)
-        return [_wrap(array) for array in found]
+    arrays = (x.data, w_ih.data, w_hh.data, h0.data, c0.data)
 
-    # The rules of all six inputs share one backward through time.
-    latest: list = [None, ()]
+    def backward(g: np.ndarray) -> Sequence[np.ndarray]:
+        gh, gc = g
+        return kernels.lstm_bprop(gh, gc, *arrays, lengths, reverse, h, c, gates, device=x.device)
 
-    def rule(i: int):
-        def gradient(g: Tensor, y: Tensor) -> Tensor:
-            if latest[0] is not g:
-                latest[:] = g, gradients(g)
-            return latest[1][i]
+    def composed(
+        x: Tensor, w_ih: Tensor, w_hh: Tensor, b: Tensor, h0: Tensor, c0: Tensor
+    ) -> Tensor:
+        return stack(_composed(x, w_ih, w_hh, b, h0, c0, lengths, reverse))
 
-        return gradient
-
-    both = record(np.stack([h, c]), *((t, rule(i)) for i, t in enumerate(inputs)), saved=inputs)
+    both = fused(np.stack([h, c]), inputs, backward, composed)
     return select(both, 0, 0), select(both, 0, 1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tinyvid.errors import UserError
-from tinyvid.ops.elementwise import add
+from tinyvid.ops.elementwise import add, pair
 from tinyvid.ops.reduce import unbroadcast
 from tinyvid.ops.shape import reshape, transpose, unsqueeze
 from tinyvid.tensor import Tensor, record
@@ -17,7 +17,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     Raises:
         UserError: the inner sizes differ.
     """
-    a, b = input, other
+    a, b = pair(input, other)
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise UserError(f"matmul: shapes {a.shape} and {b.shape} do not fit: inner sizes differ")
     if a.ndim == 1:
@@ -26,8 +26,12 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     if b.ndim == 1:
         y = matmul(a, unsqueeze(b, 1))
         return reshape(y, y.shape[:-1])
+    try:
+        array = a.data @ b.data
+    except ValueError as error:
+        raise UserError(f"matmul: shapes {a.shape} and {b.shape} do not broadcast") from error
     return record(
-        a.data @ b.data,
+        array,
         (a, lambda g, y: _fit(matmul(g, transpose(b, -1, -2)), a)),
         (b, lambda g, y: _fit(matmul(transpose(a, -1, -2), g), b)),
         saved=(a, b),
@@ -52,5 +56,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = reshape(input, (-1, weight.shape[1])) if input.ndim != 2 else input  # one GEMM
     y = matmul(rows, transpose(weight, 0, 1))
     if bias is not None:
+        if bias.shape != weight.shape[:1]:
+            raise UserError(f"linear: bias of shape {bias.shape} for weight {weight.shape}")
         y = add(y, bias)
     return reshape(y, (*input.shape[:-1], weight.shape[0])) if input.ndim != 2 else y

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from tinyvid.errors import UserError
-from tinyvid.ops.elementwise import sqrt
+from tinyvid.ops.channels import (
+    channels_first,
+    channels_last,
+    moments,
+    shift_and_scale,
+    standardise_backward,
+    total,
+)
+from tinyvid.ops.elementwise import cast, scale, sqrt
+from tinyvid.ops.fused import fused
 from tinyvid.ops.pool import avg_pool3d
 from tinyvid.ops.reduce import mean, var
-from tinyvid.ops.shape import pad, reshape
+from tinyvid.ops.shape import axes, pad, reshape
 from tinyvid.random import generator
-from tinyvid.tensor import Tensor, is_grad_enabled, no_grad, record
+from tinyvid.tensor import Tensor, _wrap, is_grad_enabled, no_grad, record
 
 
-def standardise(input: Tensor, dim: Sequence[int], eps: float) -> Tensor:
+def standardise(input: Tensor, dim: int | Sequence[int], eps: float) -> Tensor:
     """Return (input − mean) / √(variance + eps), the two taken over `dim`.
 
     One operation rather than seven, since it is run on the largest activations. Its rule, with
     r = 1 / √(variance + eps), is r · (g − mean(g) − y · mean(g · y)).
     """
-    dims = tuple(dim)
-    centred = input.data - input.data.mean(dims, keepdims=True)
-    r = 1 / np.sqrt((centred * centred).mean(dims, keepdims=True) + eps)
+    dims = axes(dim, input.ndim)
+    count = math.prod(input.shape[i] for i in dims)
+    centred = input.data - total(input.data, dims) / count
+    r = 1 / np.sqrt(total(centred * centred, dims) / count + eps)
     centred *= r
 
     def rule(g: Tensor, y: Tensor) -> Tensor:
         # r depends on the input too, which only a second derivative sees
-        scale = 1 / sqrt(var(input, dims, 0, True) + eps) if is_grad_enabled() else Tensor(r)
-        return scale * (g - mean(g, dims, True) - y * mean(g * y, dims, True))
+        slope = 1 / sqrt(var(input, dims, 0, True) + eps) if is_grad_enabled() else _wrap(r)
+        return slope * (g - mean(g, dims, True) - y * mean(g * y, dims, True))
 
     return record(centred, (input, rule), saved=(input,))
 
@@ -53,28 +64,60 @@ def batch_norm(
         weight, bias: (C,), applied after normalising.
 
     Raises:
-        UserError: training with a single value a channel.
+        UserError: training with a single value a channel, or shapes that do not fit.
     """
     if input.ndim < 2:
         raise UserError(f"batch_norm takes (N, C, ...), not an input of shape {input.shape}")
-    dims = (0, *range(2, input.ndim))
-    column = (1, -1) + (1,) * (input.ndim - 2)
+    channels = input.shape[1]
+    names = ("running_mean", "running_var", "weight", "bias")
+    for name, value in zip(names, (running_mean, running_var, weight, bias), strict=True):
+        if value is not None and value.shape != (channels,):
+            raise UserError(f"batch_norm: {name} of shape {value.shape} for {channels} channels")
+    column = (1, channels) + (1,) * (input.ndim - 2)
     if training or running_mean is None or running_var is None:
-        count = input.size // input.shape[1]
-        if training and count == 1:
+        count = input.size // max(channels, 1)
+        if count == 0 or (training and count == 1):
             raise UserError(f"batch_norm needs more than one value a channel, input {input.shape}")
-        y = standardise(input, dims, eps)
-        if training and running_mean is not None and running_var is not None:
-            with no_grad():
-                centre = input.data.mean(dims)
-                spread = input.data.var(dims) * (count / (count - 1))
-                running_mean.copy_(running_mean.data * (1 - momentum) + momentum * centre)
-                running_var.copy_(running_var.data * (1 - momentum) + momentum * spread)
-    else:
-        y = (input - reshape(running_mean, column)) / sqrt(reshape(running_var, column) + eps)
+        weight = cast(_wrap(np.ones(channels)) if weight is None else weight, input.dtype)
+        bias = cast(_wrap(np.zeros(channels)) if bias is None else bias, input.dtype)
+        y, centre, spread = _normalise_channels(input, weight, bias, eps)
+        if training:
+            _update(running_mean, centre, momentum)
+            _update(running_var, spread * (count / (count - 1)), momentum)
+        return y
+    y = (input - reshape(running_mean, column)) / sqrt(reshape(running_var, column) + eps)
     if weight is not None:
         y = y * reshape(weight, column)
     return y if bias is None else y + reshape(bias, column)
+
+
+def _update(running: Tensor | None, value: np.ndarray, momentum: float) -> None:
+    if running is not None:
+        with no_grad():
+            running.copy_(running.data * (1 - momentum) + value * momentum)
+
+
+def _normalise_channels(
+    input: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Return the input `N C ...` normalised by its own moments, its mean, and its variance."""
+    shape = input.shape
+    rows = channels_last(input.data)
+    mean, variance = moments(rows)
+    r = 1 / np.sqrt(variance + eps)
+    array = shift_and_scale(rows, mean, r * weight.data, bias.data)
+
+    def backward(g: np.ndarray) -> tuple[np.ndarray, ...]:
+        gx, gw, gb = standardise_backward(channels_last(g), rows, mean, r, weight.data)
+        return channels_first(gx, shape), gw, gb
+
+    def composed(input: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        column = (1, -1) + (1,) * (len(shape) - 2)
+        y = standardise(input, (0, *range(2, len(shape))), eps)
+        return y * reshape(weight, column) + reshape(bias, column)
+
+    y = fused(channels_first(array, shape), (input, weight, bias), backward, composed)
+    return y, mean, variance
 
 
 def layer_norm(
@@ -84,10 +127,17 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Normalise over the last axes, whose sizes are `normalized_shape` (Ba et al., 2016)."""
+    """Normalise over the last axes, whose sizes are `normalized_shape` (Ba et al., 2016).
+
+    Args:
+        weight, bias: of `normalized_shape`, applied after normalising.
+    """
     shape = tuple(normalized_shape)
-    if input.shape[input.ndim - len(shape) :] != shape:
+    if not shape or input.shape[-len(shape) :] != shape:
         raise UserError(f"layer_norm over {shape} for an input of shape {input.shape}")
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None and value.shape != shape:
+            raise UserError(f"layer_norm over {shape}: {name} of shape {value.shape}")
     y = standardise(input, range(input.ndim - len(shape), input.ndim), eps)
     if weight is not None:
         y = y * weight
@@ -104,6 +154,8 @@ def local_response_norm(
     Args:
         input: (N, C, ...).
     """
+    if input.ndim < 2:
+        raise UserError(f"local_response_norm takes (N, C, ...), not shape {input.shape}")
     n, c = input.shape[:2]
     flat = reshape(input * input, (n, 1, c, 1, -1))
     flat = pad(flat, (0, 0, 0, 0, size // 2, (size - 1) // 2))
@@ -124,4 +176,4 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         return input * 0.0
     keep = generator().random(input.shape, np.float32) >= p
     mask = keep * input.dtype.type(1 / (1 - p))
-    return record(input.data * mask, (input, lambda g, y: g * mask))
+    return scale(input, mask)

@@ -7,7 +7,7 @@ scatter (dgrad), whose adjoint is the gather again. Average pooling is linear.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -152,6 +152,8 @@ def _adaptive_sizes(input: Tensor, output_size: Size, rank: int) -> tuple[int, .
     if input.ndim != 5:
         raise UserError(f"an adaptive pooling takes N C and {rank} axes, not shape {input.shape}")
     if not isinstance(output_size, int):
+        if len(output_size) != 3:
+            raise UserError(f"output_size of {len(output_size) - 3 + rank} for {rank} axes")
         output_size = [
             n if s is None else s for s, n in zip(output_size, input.shape[2:], strict=True)
         ]
@@ -177,8 +179,16 @@ def _flat(y: Tensor) -> Tensor:
     return reshape(y, (n, c, p, q))
 
 
-def _with_depth(value: Size | None, depth: int) -> Size | None:
-    return value if value is None else (depth, *per_axis("pooling argument", value, 2, 0))
+def _with_depth(name: str, value: Size, depth: int) -> tuple[int, ...]:
+    return (depth, *per_axis(name, value, 2, depth))
+
+
+def _sizes_2d(kernel_size: Size, stride: Size | None, padding: Size) -> dict[str, Any]:
+    return {
+        "kernel_size": _with_depth("kernel_size", kernel_size, 1),
+        "stride": None if stride is None else _with_depth("stride", stride, 1),
+        "padding": _with_depth("padding", padding, 0),
+    }
 
 
 def max_pool2d(
@@ -191,9 +201,14 @@ def max_pool2d(
     return_indices: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Return the maximum of each window of an input `N C H W`; see `max_pool3d`."""
-    sizes = [_with_depth(kernel_size, 1), _with_depth(stride, 1), _with_depth(padding, 0)]
-    y = max_pool3d(_lift(input), *sizes, _with_depth(dilation, 1), ceil_mode, return_indices)
-    return (_flat(y[0]), _flat(y[1])) if return_indices else _flat(y)
+    y = max_pool3d(
+        _lift(input),
+        dilation=_with_depth("dilation", dilation, 1),
+        ceil_mode=ceil_mode,
+        return_indices=return_indices,
+        **_sizes_2d(kernel_size, stride, padding),
+    )
+    return (_flat(y[0]), _flat(y[1])) if isinstance(y, tuple) else _flat(y)
 
 
 def avg_pool2d(
@@ -206,8 +221,14 @@ def avg_pool2d(
     divisor_override: int | None = None,
 ) -> Tensor:
     """Return the mean of each window of an input `N C H W`; see `avg_pool3d`."""
-    sizes = [_with_depth(kernel_size, 1), _with_depth(stride, 1), _with_depth(padding, 0)]
-    return _flat(avg_pool3d(_lift(input), *sizes, ceil_mode, count_include_pad, divisor_override))
+    y = avg_pool3d(
+        _lift(input),
+        ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad,
+        divisor_override=divisor_override,
+        **_sizes_2d(kernel_size, stride, padding),
+    )
+    return _flat(y)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: Size) -> Tensor:

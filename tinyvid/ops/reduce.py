@@ -8,18 +8,12 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tinyvid.ops.shape import broadcast_to, reshape
+from tinyvid.errors import UserError
+from tinyvid.ops.channels import total
+from tinyvid.ops.shape import axes, broadcast_to, reshape
 from tinyvid.tensor import Tensor, record
 
 Dim: TypeAlias = "int | Sequence[int] | None"
-
-
-def axes(dim: Dim, ndim: int) -> tuple[int, ...]:
-    """Return `dim` as a sorted tuple of axes counted from the front."""
-    if dim is None:
-        return tuple(range(ndim))
-    dims = (dim,) if isinstance(dim, int) else tuple(dim)
-    return tuple(sorted(np.lib.array_utils.normalize_axis_tuple(dims, ndim)))
 
 
 def kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
@@ -28,11 +22,15 @@ def kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
-    """Return the sum over `dim`."""
+    """Return the sum over `dim`; integers and booleans add up to int64."""
     dims = axes(dim, input.ndim)
     shape, full = kept(input.shape, dims), input.shape
+    if input.dtype.kind == "f":
+        array = total(input.data, dims)
+    else:
+        array = input.data.sum(dims, np.int64, keepdims=True)
     return record(
-        input.data.sum(dims, keepdims=keepdim),
+        array if keepdim else array.squeeze(dims),
         (input, lambda g, y: broadcast_to(reshape(g, shape), full)),
     )
 
@@ -75,6 +73,7 @@ def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
 def _extremum(function, input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
     dims = axes(dim, input.ndim)
     shape = kept(input.shape, dims)
+    _not_empty(input, dims, function.__name__)
 
     def rule(g: Tensor, y: Tensor) -> Tensor:
         chosen = input.data == y.data.reshape(shape)
@@ -84,11 +83,18 @@ def _extremum(function, input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
     return record(function(input.data, dims, keepdims=keepdim), (input, rule), saved=(input,))
 
 
+def _not_empty(input: Tensor, dims: tuple[int, ...], name: str) -> None:
+    if any(input.shape[i] == 0 for i in dims):
+        raise UserError(f"{name}: shape {input.shape} has no elements along dim {dims}")
+
+
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Return the index of the first maximum along `dim`, or in the flattened input."""
+    _not_empty(input, axes(dim, input.ndim), "argmax")
     return record(np.argmax(input.data, dim, keepdims=keepdim))
 
 
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Return the index of the first minimum along `dim`, or in the flattened input."""
+    _not_empty(input, axes(dim, input.ndim), "argmin")
     return record(np.argmin(input.data, dim, keepdims=keepdim))
