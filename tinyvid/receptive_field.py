@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from tinyvid import nn
 from tinyvid.errors import UserError
 from tinyvid.ops.shape import getitem
 from tinyvid.tensor import Tensor, grad, no_grad
-from tinyvid.trace import Step, axis_windows
+from tinyvid.trace import Axis, Step, axis_windows
 
 Ints: TypeAlias = tuple[int, ...]
 Box: TypeAlias = tuple[tuple[int, int], ...]
@@ -45,17 +45,19 @@ class Window:
             self.start - padding * self.jump,
         )
 
-    def cells(self, index: int, extent: int) -> tuple[int, int]:
-        """Return the first cell that unit `index` sees and the one after its last, of `extent`."""
-        first = self.start + index * self.jump
-        return min(max(first, 0), extent), max(min(first + self.size, extent), 0)
-
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The windows of a layer's units along time, height and width."""
+    """What a layer's units see along time, height and width.
 
-    windows: tuple[Window, Window, Window] = (Window(), Window(), Window())
+    Attributes:
+        windows: by the formula, which knows no border.
+        seen: along each axis, for each unit the first cell of the clip that it sees and the
+            one after the last. Cells that a stride leaves out at the end are missing here.
+    """
+
+    windows: tuple[Window, Window, Window]
+    seen: tuple[tuple[tuple[int, int], ...], ...]
 
     @property
     def size(self) -> Ints:
@@ -66,14 +68,13 @@ class ReceptiveField:
         """`T×H×W` of a unit's window, at most that of a clip `C T H W`."""
         return tuple(min(w.size, n) for w, n in zip(self.windows, clip[1:], strict=True))
 
-    def cells(self, unit: Sequence[int], clip: Sequence[int]) -> Box:
+    def cells(self, unit: Sequence[int]) -> Box:
         """Return the (first, end) cells along T, H, W that the unit at (t, h, w) sees."""
-        axes = zip(self.windows, unit, clip[1:], strict=True)
-        return tuple(w.cells(i, n) for w, i, n in axes)
+        return tuple(axis[i] for axis, i in zip(self.seen, unit, strict=True))
 
 
 def receptive_fields(steps: Sequence[Step], clip: Sequence[int]) -> list[ReceptiveField | None]:
-    """Return the receptive field of a unit after each step, by the analytic rule.
+    """Return the receptive field of a unit after each step, worked out from the layers' sizes.
 
     The steps are taken as a chain, each seeing the one before. A layer whose windows are not
     known (see `axis_windows`) and those after it get None.
@@ -83,19 +84,35 @@ def receptive_fields(steps: Sequence[Step], clip: Sequence[int]) -> list[Recepti
         clip: `C T H W`.
     """
     fields: list[ReceptiveField | None] = []
-    field: ReceptiveField | None = ReceptiveField()
-    positions = tuple(clip[1:])  # how many units lie along T, H, W
+    windows = (Window(), Window(), Window())
+    seen = tuple(tuple((i, i + 1) for i in range(n)) for n in clip[1:])
     for step in steps:
-        layer = axis_windows(step, positions)
-        if layer is None or field is None:
-            field = None
-        else:
-            windows = tuple(
-                w.through(*axis) for w, axis in zip(field.windows, layer.axes, strict=True)
-            )
-            field, positions = ReceptiveField(windows), layer.positions  # type: ignore[arg-type]
-        fields.append(field)
+        layer = axis_windows(step, tuple(map(len, seen)))
+        if layer is None:
+            return fields + [None] * (len(steps) - len(fields))
+        t, h, w = (w.through(*axis) for w, axis in zip(windows, layer.axes, strict=True))
+        windows = (t, h, w)
+        seen = tuple(map(cells_through, seen, layer.axes, layer.positions))
+        fields.append(ReceptiveField(windows, seen))
     return fields
+
+
+def cells_through(
+    seen: Sequence[tuple[int, int]], axis: Axis, count: int
+) -> tuple[tuple[int, int], ...]:
+    """Return the (first, end) cells that `count` units of a layer see, given those before it.
+
+    Args:
+        seen: for each unit before the layer.
+        axis: kernel, stride, padding at the low end, dilation. Padding sees nothing.
+    """
+    kernel, stride, padding, dilation = axis
+    boxes = []
+    for i in range(count):
+        taps = (i * stride - padding + dilation * k for k in range(kernel))
+        inside = [seen[tap] for tap in taps if 0 <= tap < len(seen)]
+        boxes.append((min(lo for lo, _ in inside), max(hi for _, hi in inside)))
+    return tuple(boxes)
 
 
 def measured_receptive_field(
@@ -110,7 +127,8 @@ def measured_receptive_field(
 
     Weights, inputs and cotangents are random and positive, so that no ReLU is shut and no two
     paths cancel. A maximum shows one cell of its window only, so the cells of several trials
-    are united. The model's own weights are put back afterwards.
+    are united: in every other one some inputs are so large that they alone decide, which
+    shows units at the border too. The model's own weights are put back afterwards.
 
     Args:
         model: takes a clip `1 C T H W`; it is run in evaluation mode.
@@ -130,27 +148,44 @@ def measured_receptive_field(
             f"the model has no layer {layer!r}; it has {', '.join(filter(None, modules))}"
         )
     rng = np.random.default_rng(seed)
-    weights, training = model.state_dict(), [(m, m.training) for m in model.modules()]
-    caught: list[Tensor] = []
+    weights = model.state_dict()
+    before = [(m, m.training) for m in model.modules()]
+    learnt = [p for p in model.parameters() if p.requires_grad]
     seen = np.zeros(tuple(clip[1:]), bool)
-    model.eval()
+    model.eval().requires_grad_(False)
     try:
-        with modules[layer].register_forward_hook(lambda m, x, y: caught.append(y)):
-            for _ in range(trials):
-                _make_positive(model, rng)
-                x = Tensor(rng.uniform(0.5, 1.5, (1, *clip)).astype(np.float32), requires_grad=True)
-                model(x)
-                y = caught[0][0] if isinstance(caught[0], tuple) else caught[0]
-                caught.clear()
-                y = _unit(y, unit)
-                g = grad(y, x, Tensor(rng.uniform(0.5, 1.5, y.shape).astype(y.dtype)))
-                seen |= (g.data != 0).any((0, 1))
+        for trial in range(trials):
+            _make_positive(model, rng)
+            values = rng.lognormal(0, (0.3, 3)[trial % 2], (1, *clip))
+            x = Tensor((values / values.max()).astype(np.float32), requires_grad=True)
+            y = _unit(_output(model, modules[layer], x), unit)
+            g = grad(y, x, Tensor(rng.uniform(0.5, 1.5, y.shape).astype(y.dtype)))
+            seen |= (g.data != 0).any((0, 1))
     finally:
         model.load_state_dict(weights)
-        for module, mode in training:
+        for module, mode in before:
             module.training = mode
+        for p in learnt:
+            p.requires_grad_()
     cells = np.nonzero(seen)
     return tuple((int(axis.min()), int(axis.max()) + 1) for axis in cells)
+
+
+class _Reached(Exception):
+    """Carries the output of the layer asked for out of a forward pass, which need not go on."""
+
+
+def _output(model: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
+    def stop(module: nn.Module, inputs: tuple, y: Any) -> None:
+        raise _Reached(y)
+
+    with layer.register_forward_hook(stop):
+        try:
+            model(x)
+        except _Reached as reached:
+            y = reached.args[0]
+            return y[0] if isinstance(y, tuple) else y
+    raise UserError("the model does not run the layer asked for")
 
 
 def _make_positive(model: nn.Module, rng: np.random.Generator) -> None:

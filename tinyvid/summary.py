@@ -19,7 +19,6 @@ from tinyvid.trace import CONVS, ELEMENTWISE, FLAT, MAX_POOLS, POOLS, Step, size
 Ints: TypeAlias = tuple[int, ...]
 
 FLOAT = 4  # bytes of a float32
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 @dataclass(frozen=True)
@@ -171,8 +170,6 @@ def _kept_bytes(step: Step) -> int:
     arrays = 1
     if isinstance(m, CONVS) and m.bias is not None:
         arrays = 2  # before and after the bias
-    elif isinstance(m, BATCH_NORMS):
-        arrays = 3  # standardised, scaled, shifted
     elif isinstance(m, nn.Dropout):
         arrays = 2  # the mask
     elif isinstance(m, nn.LocalResponseNorm):
