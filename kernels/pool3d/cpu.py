@@ -21,6 +21,9 @@ from tinyvid.kernels.pool3d import argmax_dtype
 from tinyvid.kernels.threads import parallel_for
 
 CHUNK = 64 * 1024  # elements that are worth a trip to another thread
+# A vector of bytes has four times the lanes of a vector of floats. With fewer channels than
+# that, a loop over both is not vectorised, and wider offsets pay.
+FEW_CHANNELS = 32
 
 
 # ---------------------------------------------------------------- tables, one an axis
@@ -89,7 +92,11 @@ def _channels_last(a: np.ndarray) -> np.ndarray:
 
     It is read-only, so that Numba compiles one version whether or not `a` may be written to.
     """
-    view = np.ascontiguousarray(a.transpose(0, 2, 3, 4, 1)).view()
+    return _read_only(np.ascontiguousarray(a.transpose(0, 2, 3, 4, 1)))
+
+
+def _read_only(a: np.ndarray) -> np.ndarray:
+    view = a.view()
     view.flags.writeable = False
     return view
 
@@ -194,12 +201,15 @@ def _larger(best, at, cell, offset):
 
 def max_dgrad(gy: np.ndarray, argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
     gx = _empty(geometry.x, gy.dtype)
+    argmax = _channels_last(argmax)
+    if gx.shape[-1] < FEW_CHANNELS:
+        argmax = _read_only(argmax.astype(np.int32))
     _over_lines(
         _max_dgrad,
         geometry.x,
         _cells(gx),
         _cells(_channels_last(gy)),
-        _cells(_channels_last(argmax)),
+        _cells(argmax),
         *_covers(geometry),
         geometry.y[2:],
         geometry.window,
