@@ -68,7 +68,8 @@ def machine() -> str:
             model = next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
     except (OSError, StopIteration):
         pass
-    text = f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}"
+    text = f"{model}, {os.cpu_count()} cores, "
+    text += f"Python {platform.python_version()}, NumPy {np.__version__}"
     slowing = [name for name in SLOWING if name in os.environ]
     if slowing:
         text += (

@@ -77,7 +77,8 @@ def test_a_new_cuda_file_would_be_packed(source, tmp_path):
 
 
 def test_the_sdist_can_be_built_and_tested_from(built):
-    names = tarfile.open(built[1]).getnames()
+    with tarfile.open(built[1]) as sdist:
+        names = sdist.getnames()
     inside = {name.partition("/")[2] for name in names}
     assert {"pyproject.toml", "README.md", "LICENSE", "kernels/registry.py"} <= inside
     assert {"tests/conftest.py", "CONTRIBUTING.md", "CHANGELOG.md"} <= inside
@@ -117,7 +118,7 @@ def test_an_editable_install_imports(source, tmp_path):
 
 def test_importing_tinyvid_loads_nothing_heavy():
     code = (
-        "import sys, tinyvid; "
-        "print([m for m in ('numba', 'av', 'matplotlib', 'cupy', 'rich', 'typer') if m in sys.modules])"
+        "import sys, tinyvid; heavy = 'numba', 'av', 'matplotlib', 'cupy', 'rich', 'typer'; "
+        "print([m for m in heavy if m in sys.modules])"
     )
     assert run(sys.executable, "-c", code, cwd=ROOT).strip() == "[]"
