@@ -41,12 +41,21 @@ class PerFrame(nn.Sequential):
     per_frame = True
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 5:
-            raise UserError(f"input of shape {x.shape}: frames are taken from (N, C, T, H, W)")
-        n, c, t, h, w = x.shape
+        n, c, t, h, w = clip_shape(x)
         y = super().forward(x.permute(0, 2, 1, 3, 4).reshape(n * t, c, h, w))
         y = y.reshape(n, t, *y.shape[1:])  # (N, T, K, P, Q) or (N, T, F)
         return y.permute(0, 2, 1, 3, 4) if y.ndim == 5 else y
+
+
+def clip_shape(x: Tensor) -> tuple[int, int, int, int, int]:
+    """Return N, C, T, H, W of a batch of clips.
+
+    Raises:
+        UserError: it is none.
+    """
+    if x.ndim != 5:
+        raise UserError(f"input of shape {x.shape}: clips (N, C, T, H, W) are taken")
+    return x.shape
 
 
 class FirstAndLastFrame(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinyvid import nn
-from tinyvid.models.parts import AverageOfFrames, Network, PerFrame, frame_layers
+from tinyvid.models.parts import AverageOfFrames, Network, PerFrame, clip_shape, frame_layers
 from tinyvid.random import generator
 from tinyvid.tensor import Tensor
 
@@ -25,7 +25,7 @@ class SingleFrameModel(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
-            n, _, t, _, _ = x.shape
+            n, _, t, _, _ = clip_shape(x)
             chosen = generator().integers(t, size=n)
             x = x[np.arange(n), :, chosen].unsqueeze(2)  # (N, C, 1, H, W)
             return self.frames(x)[:, 0]
