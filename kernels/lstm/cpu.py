@@ -136,26 +136,26 @@ def bprop(
     c_before = _before(c, c0, lengths, reverse)
     ga = np.empty_like(gates)  # of the gates before their activation
     s_h, s_c = np.zeros((2, n, hidden), x.dtype)  # what later steps send to the state
-    units = chunks_of(hidden, UNITS)
+    units, order = chunks_of(hidden, UNITS), _steps(length, reverse)
 
-    def receive(u: slice) -> None:
-        """Take what the step read after this one sends; ended sequences keep what they have."""
+    def receive(u: slice, later: int) -> None:
+        """Take what the step read later sends; sequences that ended before it send nothing."""
         received = ga[later] @ w_hh[:, u]  # (N, units)
         _keep_running(s_h, received, _running(later, lengths, n), u.start)
 
     def step(u: slice) -> None:
         if later is not None:
-            receive(u)
+            receive(u, later)
         tanh_c = np.tanh(c[t, :, u])
         _step_back(ga[t], s_h, s_c, gh[t], gc[t], tanh_c, c_before[t], gates[t], running, u.start)
 
     with blas_on_one_thread():
-        later = None
-        for t in reversed(_steps(length, reverse)):
+        later: int | None = None
+        for t in reversed(order):
             running = _running(t, lengths, n)
             parallel_for(step, units)
             later = t
-        parallel_for(receive, units)
+        parallel_for(lambda u: receive(u, order[0]), units)
         ga_rows = ga.reshape(-1, 4 * hidden)  # (L N, 4H)
         gx = np.empty((length, n, inputs), x.dtype)
         gw_ih, gw_hh = np.empty_like(w_ih, order="C"), np.empty_like(w_hh, order="C")
