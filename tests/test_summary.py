@@ -265,6 +265,7 @@ def test_summary_prints_c3d(command):
         assert any(line[:1] == [name] and size in line for line in lines), name
     assert "16×112×112 [68×134×134]" in text
     assert "38.50 GMAC = 76.99 GFLOP" in text
+    assert "clipped to the clip [unclipped, if larger]" in text
     assert "63,729,509" in text
     assert "78,409,573" in command("summary", "c3d")
 

@@ -118,7 +118,7 @@ def summary(
     elif as_csv:
         _print_csv(every)
     else:
-        console.print("\n" + LEGEND, style="dim", width=min(console.width, 100))
+        console.print("\n" + LEGEND, style="dim", markup=False)
 
 
 def budget(
