@@ -38,10 +38,10 @@ class Failure:
 class Kink:
     """A derivative that does not exist: `left` and `right` are the one-sided differences.
 
-    `element` is None where the input moved along a random direction.
+    `input` and `element` are None where all inputs moved along a random direction.
     """
 
-    input: int
+    input: int | None
     element: tuple[int, ...] | None
     output: int
     output_element: tuple[int, ...]
@@ -49,10 +49,11 @@ class Kink:
     right: float
 
     def __str__(self) -> str:
-        along = " along a random direction" if self.element is None else ""
+        by = "along a random direction of the inputs"
+        if self.input is not None:
+            by = f"by {place('input', self.input, self.element)}"
         return (
-            f"kink: {place('output', self.output, self.output_element)} has no derivative by "
-            f"{place('input', self.input, self.element)}{along}: "
+            f"kink: {place('output', self.output, self.output_element)} has no derivative {by}: "
             f"{self.left:.6g} from the left, {self.right:.6g} from the right"
         )
 

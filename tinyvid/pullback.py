@@ -75,11 +75,11 @@ class ArrayFunction:
 
     def __call__(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return the floating-point outputs at other values of the tensors."""
-        with self._at(arrays):
-            outs = float_tensors(self.fn(*self.inputs))
+        with self._at(arrays):  # also while reading: an output may be an input itself
+            outs = [y.numpy() for y in float_tensors(self.fn(*self.inputs))]
         if not outs:
             raise UserError("the function returned no floating-point tensor")
-        return [y.numpy() for y in outs]
+        return outs
 
     def backward(
         self, arrays: Sequence[np.ndarray], cotangents: Sequence[Sequence[np.ndarray]]
@@ -142,7 +142,8 @@ def _transposed(a: np.ndarray) -> np.ndarray:
 
 def _strided(a: np.ndarray) -> np.ndarray:
     gaps = np.full([2 * n for n in a.shape], np.nan, a.dtype)  # whoever reads a gap gets NaN
-    every_other = gaps[(slice(None, None, 2),) * a.ndim]
+    index: Any = (*[slice(None, None, 2)] * a.ndim, ...)  # with ..., a view of 0-d arrays too
+    every_other = gaps[index]
     every_other[...] = a
     return every_other
 
