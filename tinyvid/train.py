@@ -141,7 +141,7 @@ def fit(
     for epoch in range(len(rows), config.run.epochs):
         began = time.perf_counter()
         trained = trainer.epoch(epoch, listener, run)
-        loss, hit = trainer.validate(parts["val"])
+        loss, hit = trainer.validate(parts["val"], epoch, run)
         seconds = time.perf_counter() - began
         rows.append(Row(**trained, val_loss=loss, val_hit1=hit, seconds=round(seconds, 3)))
         weights = trainer.tested_weights()
@@ -245,12 +245,14 @@ class _Trainer:
                 label_smoothing=c.optim.label_smoothing,
             )
             value = float(loss.item())
-            self._must_be_finite("loss", value, epoch, step, lr, run)
+            if not math.isfinite(value):
+                raise _diverged("loss", value, epoch, step, lr, run)
             self.optimiser.zero_grad()
             loss.backward()
             longest = math.inf if c.optim.clip_norm is None else c.optim.clip_norm
-            norm = optim.clip_grad_norm_(list(self.model.parameters()), longest)
-            self._must_be_finite("gradient", float(norm), epoch, step, lr, run)
+            norm = float(optim.clip_grad_norm_(list(self.model.parameters()), longest))
+            if not math.isfinite(norm):
+                raise _diverged("gradient", norm, epoch, step, lr, run)
             self.optimiser.step()
             if self.schedule is not None:
                 self.schedule.step()
@@ -269,8 +271,13 @@ class _Trainer:
             "clips_per_s": round(clips / (time.perf_counter() - began), 2),
         }
 
-    def validate(self, val: VideoSet) -> tuple[float | None, float | None]:
+    def validate(self, val: VideoSet, epoch: int, run: Run) -> tuple[float | None, float | None]:
         """Return the loss of the clips and Hit@1 of the videos, or None without videos."""
+        # The epoch's last step may have spoilt the weights: they must not reach a checkpoint.
+        last = ((epoch + 1) * self.steps - 1, self.optimiser.param_groups[0]["lr"])
+        for name, array in self.weights().items():
+            if not np.isfinite(array).all():
+                raise _diverged(f"weights of {name}", "not finite", epoch, *last, run)
         if not len(val):
             return None, None
         kept = self.weights()
@@ -278,7 +285,7 @@ class _Trainer:
         scores = score(self.model, val, self.config, clips=self.config.run.val_clips)
         self.model.load_state_dict(kept)
         if not np.isfinite(scores.logits).all():
-            raise UserError("the network gives NaN in validation: try a lower optim.lr")
+            raise _diverged("scores in validation", "not finite", epoch, *last, run)
         loss = float(cross_entropy(scores.logits, scores.labels).mean())
         return loss, measure(scores.logits, scores.labels, scores.videos).video_hit_1
 
@@ -316,18 +323,13 @@ class _Trainer:
             else:  # a counter of batches
                 self.average[name] = value
 
-    def _must_be_finite(
-        self, what: str, value: float, epoch: int, step: int, lr: float, run: Run
-    ) -> None:
-        if math.isfinite(value):
-            return
-        kept = (
-            f"{run.last} keeps epoch {epoch}" if epoch else "no epoch was finished, nothing is kept"
-        )
-        raise UserError(
-            f"the {what} became {value} in epoch {epoch + 1}, step {step + 1} (learning rate "
-            f"{lr:g}): training stops; {kept}. Try a lower optim.lr or optim.clip_norm=1"
-        )
+
+def _diverged(what: str, value: object, epoch: int, step: int, lr: float, run: Run) -> UserError:
+    kept = f"{run.last} keeps epoch {epoch}" if epoch else "no epoch was finished, nothing is kept"
+    return UserError(
+        f"the {what} became {value} in epoch {epoch + 1}, step {step + 1} (learning rate {lr:g}): "
+        f"training stops; {kept}. Try a lower optim.lr or optim.clip_norm=1"
+    )
 
 
 def _optimiser(model: nn.Module, config: OptimConfig) -> Any:

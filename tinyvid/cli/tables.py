@@ -62,7 +62,9 @@ def print_metrics(console: Console, metrics: Metrics, classes: list[str], title:
 
 def confusion_table(confusion: np.ndarray, classes: list[str]) -> Table:
     """Return the confusion matrix as a table; columns are numbered as the rows are."""
-    table = Table(title="\ntrue class (rows) and predicted class", title_justify="left", box=None)
+    table = Table(
+        title="\ntrue class (rows), predicted class (columns)", title_justify="left", box=None
+    )
     table.title_style = ""
     table.add_column("", justify="right", style="dim")
     table.add_column("")

@@ -93,10 +93,8 @@ def train(
         "run.device": device,
     }
     if resume and config is None:
-        settings = load_config(_folder_to_resume(out, model, data) / "config.toml", set_ or ())
-    else:
-        settings = load_config(config, set_ or ())
-    _apply(settings, named)
+        config = _folder_to_resume(out, model, data) / "config.toml"
+    settings = load_config(config, set_ or (), _given(named))
     if show_config:
         typer.echo(settings.to_toml(), nl=False)
         return
@@ -256,8 +254,8 @@ def crossval(
     from tinyvid.crossval import cross_validate
 
     _check_fusion(fusion)
-    settings = load_config(config, ["data.val_fraction=0", *(set_ or ())])
-    _apply(settings, {"model.name": model, "data.path": data, "run.epochs": epochs})
+    named = _given({"model.name": model, "data.path": data, "run.epochs": epochs})
+    settings = load_config(config, ["data.val_fraction=0", *(set_ or ())], named)
     folder = out or Path("runs") / f"crossval-{model}-{_data_name(settings)}"
     console = Console()
 
@@ -308,11 +306,9 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-def _apply(settings: Config, named: Mapping[str, object]) -> None:
-    """Set the keys that have an option of their own; None means that it was not given."""
-    for key, value in named.items():
-        if value is not None:
-            settings.set(key, value)
+def _given(named: Mapping[str, object]) -> dict[str, object]:
+    """The keys that have an option of their own, without those that were not given."""
+    return {key: value for key, value in named.items() if value is not None}
 
 
 def _data_name(settings: Config) -> str:
@@ -345,10 +341,9 @@ def _folder_to_resume(out: Path | None, model: str | None, data: str | None) -> 
     if out is None:
         if model is None:
             raise UserError("--resume: name the run with --out runs/NAME")
-        from tinyvid.config import Config
+        from tinyvid.config import load_config
 
-        settings = Config()
-        _apply(settings, {"model.name": model, "data.path": data})
+        settings = load_config(named=_given({"model.name": model, "data.path": data}))
         name = f"{model}-{_data_name(settings)}"
         found = _runs_called(name)
         if not found:

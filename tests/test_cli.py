@@ -1,0 +1,350 @@
+"""The command line: what it prints, and what bad input gets."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from tinyvid.cli import app
+from tinyvid.cli.progress import Reporter
+from tinyvid.cli.tables import bar, confusion_table, counting_bar
+from tinyvid.data import write_verbs
+from tinyvid.train import Row
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY = {
+    "data.options.per_class": "3",
+    "data.options.size": "16",
+    "data.options.frames": "8",
+    "data.options.classes": '["grow", "move_left", "move_right"]',
+    "data.workers": "0",
+    "data.val_fraction": "0.34",
+    "clip.frames": "8",
+    "clip.height": "16",
+    "clip.width": "16",
+    "model.options.width": "2",
+    "run.batch_size": "8",
+}
+SETS = [arg for key, value in TINY.items() for arg in ("--set", f"{key}={value}")]
+
+
+def run(*args: object):
+    return CliRunner().invoke(app, [str(a) for a in args], env={"COLUMNS": "120"})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A run of one epoch."""
+    out = tmp_path_factory.mktemp("cli") / "made"
+    result = run("train", "slow_fusion", "--data", "verbs", *SETS, "--epochs", 1, "--out", out)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    return write_verbs(tmp_path_factory.mktemp("files"), 1, size=32, frames=12)
+
+
+def test_train_says_what_it_does(tmp_path):
+    out = tmp_path / "run"
+    result = run("train", "slow_fusion", "--data", "verbs", *SETS, "--epochs", 2, "--out", out)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == "slow_fusion on verbs: videos 6 train, 3 val"
+    assert lines[1].startswith("epoch 1/2  loss ")
+    assert lines[2].startswith("epoch 2/2  loss ")
+    assert "Hit@1" in lines[1]
+    assert lines[3].startswith("best: epoch ")
+    assert lines[-1] == f"next: tinyvid test {out}"
+
+
+def test_without_out_runs_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train = ["train", "slow_fusion", *SETS, "--epochs", "1"]
+    for name in ("slow_fusion-verbs", "slow_fusion-verbs-2", "slow_fusion-verbs-3"):
+        result = run(*train)
+        assert f"next: tinyvid test runs/{name}\n" in result.output
+    resumed = run("train", "slow_fusion", "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert "runs/slow_fusion-verbs-3:" in resumed.output
+
+
+def test_test_prints_the_metrics(made):
+    result = run("test", made, "--clips", 2)
+    assert result.exit_code == 0, result.output
+    for word in ("Clip Hit@1", "Video Hit@1", "95 % interval", "mean class accuracy", "move_left"):
+        assert word in result.stdout
+    assert "Video Hit@3" in result.stdout
+    assert "(3 of 3 classes)" in result.stdout  # k is capped, and it is said
+    again = run("test", made, "--from-scores", "--fusion", "max")
+    assert again.exit_code == 0, again.output
+    assert "fused by max" in again.stdout
+    names = {p.name for p in (made / "test").iterdir()}
+    assert names == {"confusion.csv", "confusion.png", "metrics.json", "scores.npz", "videos.csv"}
+
+
+def test_testing_on_validation_videos_is_said(made):
+    result = run("test", made, "--part", "val", "--clips", 1, "--out", made.parent / "val")
+    assert "the best epoch was chosen by these very videos" in result.stdout
+    assert "chosen by" not in run("test", made, "--clips", 1).stdout
+
+
+def test_predict_prints_bars_and_times(made, files):
+    videos = sorted(files.rglob("*.mp4"))[:2]
+    result = run("predict", made, *videos, "--clips", 2, "--top", 2)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0] == str(videos[0])
+    assert lines[5] == str(videos[1])
+    assert all("█" in line or "%" in line for line in lines[1:3])
+    assert lines[3].startswith("  when    0.00 –   0.80 s  ")
+    assert len(lines) == 10
+
+
+def test_crossval_prints_a_table(tmp_path):
+    out = tmp_path / "cv"
+    args = ["crossval", "slow_fusion", "--data", "verbs", *SETS, "--epochs", 1, "--clips", 1]
+    result = run(*args, "--by", 3, "--seeds", "0,5", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "seed 5, fold 3/3: Video Hit@1" in result.stdout
+    for word in ("seed 0", "seed 5", "mean", "± std of seeds", "all videos", "would give 33.3%"):
+        assert word in result.stdout
+    again = run(*args, "--by", 3, "--seeds", "0,5", "--out", out)
+    assert again.stdout.count("(finished before)") == 6
+
+
+def test_show_config_is_a_config(tmp_path):
+    result = run("train", "c3d", "--set", "optim.lr=0.5", "--show-config")
+    assert result.exit_code == 0
+    path = tmp_path / "c.toml"
+    path.write_text(result.stdout)
+    again = run("train", "--config", path, "--show-config")
+    assert again.stdout == result.stdout
+    assert "lr = 0.5\n" in result.stdout
+    assert 'name = "c3d"\n' in result.stdout
+
+
+def errors():
+    yield "folder", ["train", "slow_fusion", "--data", "nowhere"], "nowhere: no such file or folder"
+    yield "model", ["train", "slowfusion"], "no network is called 'slowfusion'. Did you mean"
+    yield "key", ["train", "slow_fusion", "--set", "optim.lrr=1"], "Did you mean 'optim.lr'?"
+    yield "value", ["train", "slow_fusion", "--set", "optim.lr=x"], "optim.lr = 'x': give a number"
+    yield "config", ["train", "slow_fusion", "--config", "no.toml"], "config no.toml: No such file"
+    yield "device", ["train", "slow_fusion", "--device", "cuda"], "run.device = 'cuda': give one"
+    yield "no resume", ["train", "--resume"], "--resume: name the run with --out"
+    yield "none", ["train", "--resume", "--out", "none"], "--resume: none holds no run"
+    yield "default", ["train", "c3d", "--resume"], "there is no run in runs/c3d-verbs"
+    yield "run", ["test", "none"], "none is no run: it has no config.toml"
+    yield "fusion", ["test", "none", "--fusion", "mean"], "--fusion mean: give one of mean_prob"
+    yield "predict", ["predict", "none", "a.mp4"], "none is no run"
+    yield "seeds", ["crossval", "slow_fusion", "--seeds", "a"], "--seeds a: give whole numbers"
+    yield "twice", ["crossval", "slow_fusion", "--seeds", "1,1"], "seeds must be different"
+    yield "by", ["crossval", "slow_fusion", "--by", "x"], "by='x': give 'group', or a number"
+
+
+@pytest.mark.parametrize(("args", "message"), [pytest.param(*e[1:], id=e[0]) for e in errors()])
+def test_what_the_user_got_wrong_is_one_sentence(tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    result = run(*args)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+def test_a_run_is_not_overwritten(made):
+    before = (made / "last.safetensors").read_bytes()
+    result = run("train", "slow_fusion", *SETS, "--out", made)
+    assert result.exit_code == 2
+    assert "holds a run already: go on with --resume" in result.stderr
+    assert (made / "last.safetensors").read_bytes() == before
+
+
+def test_resuming_with_other_options_is_refused(made):
+    result = run("train", "--resume", "--out", made, "--epochs", 5)
+    assert result.exit_code == 2
+    assert "was started with run.epochs = 1, not 5" in result.stderr
+
+
+def test_a_damaged_checkpoint(made, tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes((made / "best.safetensors").read_bytes()[:1000])
+    result = run("test", made, "--weights", path)
+    assert result.exit_code == 2
+    assert "w.safetensors cannot be read, it is damaged or truncated" in result.stderr
+
+
+def test_files_that_cannot_be_predicted(made, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"nothing")
+    for name in ("none.mp4", "a.mp4"):
+        result = run("predict", made, tmp_path / name)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"error: {tmp_path / name}: ")
+
+
+def test_skipped_files_are_counted_and_listed(files, tmp_path):
+    bad = files / "grow" / "broken.mp4"
+    bad.write_bytes(b"no video")
+    sets = [a for a in SETS if not a.startswith("data.options")]
+    sets = [
+        a for i, a in enumerate(sets) if not (a == "--set" and sets[i + 1 : i + 2] == ["--set"])
+    ]
+    args = ["train", "slow_fusion", "--data", files, *sets, "--set", "data.val_fraction=0"]
+    result = run(*args, "--epochs", 1, "--out", tmp_path / "run")
+    assert result.exit_code == 0, result.output
+    assert f"skipped 1 files that cannot be used:\n  {bad}: " in result.stdout
+    strict = run(*args, "--set", "data.strict=true", "--out", tmp_path / "strict")
+    assert strict.exit_code == 2
+    assert str(bad) in strict.stderr
+    bad.unlink()
+
+
+def test_nan_stops_with_exit_code_2(tmp_path):
+    sets = ["--set", "optim.lr=1e30", "--set", "optim.name=sgd", "--set", "optim.clip_norm=none"]
+    with np.errstate(all="ignore"):
+        result = run("train", "slow_fusion", *SETS, *sets, "--epochs", 5, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "training stops" in result.stderr
+    assert ", step " in result.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinyvid.train.fit", interrupted)
+    result = run("train", "slow_fusion", *SETS, "--out", tmp_path / "my run")
+    assert result.exit_code == 130
+    assert result.stderr == f"stopped; to go on: tinyvid train --resume --out '{tmp_path}/my run'\n"
+    monkeypatch.setattr("tinyvid.crossval.cross_validate", interrupted)
+    result = run("crossval", "slow_fusion", *SETS, "--out", tmp_path / "cv")
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stderr
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch, tmp_path):
+    def broken(*args, **kwargs):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("tinyvid.train.fit", broken)
+    result = run("train", "slow_fusion", *SETS, "--out", tmp_path / "run")
+    assert isinstance(result.exception, RuntimeError)
+
+
+@pytest.mark.parametrize("command", ["", "train", "test", "predict", "crossval"])
+def test_every_command_explains_itself(command):
+    result = run(*([command] if command else []), "--help")
+    assert result.exit_code == 0
+    assert "tinyvid train slow_fusion" in result.stdout or command in (
+        "test",
+        "predict",
+        "crossval",
+    )
+    assert "Usage: " in result.stdout
+
+
+def test_python_m_tinyvid():
+    def call(*args: str):
+        return subprocess.run(
+            [sys.executable, "-m", "tinyvid", *args], cwd=ROOT, capture_output=True, text=True
+        )
+
+    version = call("--version")
+    assert (version.returncode, version.stdout[:8]) == (0, "tinyvid ")
+    wrong = call("test", "none")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "error: none is no run: it has no config.toml.\n"
+    typo = call("trian")
+    assert typo.returncode == 2
+    assert "Did you mean 'train'?" in typo.stderr
+
+
+def test_help_imports_nothing_heavy():
+    script = (
+        "import sys; from tinyvid.cli import app; "
+        "print([m for m in ('numba', 'av', 'matplotlib', 'safetensors') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+# What is shown in a terminal
+
+
+def row(epoch: int) -> Row:
+    return Row(epoch, 4 * epoch, 1e-3, 1.5, 0.25, 1.25, 0.5, 2.0, 30.0)
+
+
+class FakeRun:
+    class config:
+        class run:
+            epochs = 12
+
+        class model:
+            name = "slow_fusion"
+
+        class data:
+            path = "verbs"
+
+
+def test_a_terminal_gets_a_bar():
+    console = Console(force_terminal=True, width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with Reporter(console) as reporter:
+        reporter.start(FakeRun(), {"train": [1], "val": []}, 2, 4)
+        reporter.step(2, 1, 1.234, 8)
+        reporter.bar.refresh()
+        task = reporter.bar.tasks[0]
+        assert (task.completed, task.total) == (5, 48)
+        assert (task.fields["loss"], task.fields["epoch"]) == ("1.234", 2)
+        reporter.note("once")
+        reporter.note("once")
+        reporter.epoch(row(2), True)
+    assert reporter.bar is None
+    console.file.close()
+    text = console.export_text()
+    assert text.count("note: once") == 1
+    assert "goes on with epoch 2 of 12" in text
+    assert "epoch  2/12  loss 1.500  clips right  25.0%  |  val loss 1.250  Hit@1  50.0% *" in text
+
+
+def test_long_epochs_are_told_of_without_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr("tinyvid.cli.progress.PLAIN_EVERY", 0.0)
+    with Reporter(Console(width=100)) as reporter:
+        reporter.start(FakeRun(), {"train": [1]}, 1, 4)
+        reporter.step(1, 1, 1.234, 8)
+    assert "epoch 1/12, step 1/4: loss 1.234, " in capsys.readouterr().out
+
+
+def test_bars_have_eighths():
+    assert bar(0.0, 4) == "    "
+    assert bar(1.0, 4) == "████"
+    assert bar(0.5, 4) == "██  "
+    assert bar(1 / 32, 4) == "▏   "
+    assert bar(7.0, 2) == "██"
+
+
+def test_a_confusion_table_by_hand(capsys):
+    console = Console(width=80)
+    console.print(confusion_table(np.array([[3, 1], [0, 0]]), ["a", "b"]))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[-3:] == [
+        ["1", "2", "right"],
+        ["1", "a", "3", "1", "75%"],
+        ["2", "b", "·", "·", "–"],
+    ]
+
+
+def test_counting_needs_a_terminal():
+    with counting_bar(Console(force_terminal=False), "x") as progress:
+        assert progress is None
+    with open("/dev/null", "w") as sink:
+        console = Console(force_terminal=True, file=sink)
+        with counting_bar(console, "x") as progress:
+            progress(1, 2)

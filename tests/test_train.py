@@ -1,0 +1,415 @@
+"""Training: its parts by themselves, and whole runs on a handful of tiny synthetic videos."""
+
+import csv
+import errno
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compare import assert_close
+
+from tinyvid import optim
+from tinyvid.checkpoint import load_checkpoint
+from tinyvid.config import Config, load_config
+from tinyvid.data import open_data
+from tinyvid.errors import UserError
+from tinyvid.runs import Run, build_model, resolved
+from tinyvid.train import Listener, _better, _optimiser, _schedule, fit, split_parts
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY = [
+    "data.options.per_class=4",
+    "data.options.size=16",
+    "data.options.frames=8",
+    'data.options.classes=["move_left", "move_right"]',
+    "data.workers=0",
+    "data.val_fraction=0.25",
+    "clip.frames=8",
+    "clip.height=16",
+    "clip.width=16",
+    "model.options.width=2",
+    "run.batch_size=4",
+    "run.epochs=2",
+    "schedule.warmup_epochs=1",
+]
+
+
+def tiny(*overrides: str) -> Config:
+    return load_config(overrides=[*TINY, *overrides])
+
+
+def equal_arrays(a: Path, b: Path) -> None:
+    """Assert that two checkpoints hold the same arrays, to the bit."""
+    one, two = load_checkpoint(a), load_checkpoint(b)
+    assert list(one.weights) == list(two.weights)
+    for name in one.weights:
+        assert_close(one.weights[name], two.weights[name])
+    if "optimiser" in one.state:
+        first, second = one.state["optimiser"], two.state["optimiser"]
+        assert first["param_groups"] == second["param_groups"]
+        assert list(first["state"]) == list(second["state"])
+        for name in first["state"]:
+            assert_close(first["state"][name], second["state"][name])
+        assert one.state["schedule"] == two.state["schedule"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("train") / "run"
+    return fit(tiny("run.epochs=3", "optim.ema=0.9"), out)
+
+
+def test_a_run_leaves_everything_behind(finished):
+    folder = finished.run.path
+    names = {p.name for p in folder.iterdir()}
+    assert names == {
+        "best.safetensors",
+        "config.toml",
+        "curves.png",
+        "last.safetensors",
+        "log.csv",
+        "run.json",
+        "split.json",
+    }
+    with open(folder / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [float(row["train_loss"]) for row in rows] == [r.train_loss for r in finished.rows]
+    assert list(rows[0]) == list(asdict(finished.rows[0]))
+    run = Run.open(folder)
+    assert run.config == finished.run.config
+    assert run.classes == ["move_left", "move_right"]
+    assert {name: len(v) for name, v in run.split.items()} == {"train": 6, "val": 2, "test": 0}
+    about = (folder / "run.json").read_text()
+    for word in ("tinyvid", "numpy", "numba", "av", "python", "platform", "seed"):
+        assert f'"{word}"' in about
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(finished, tmp_path):
+    again = fit(tiny("run.epochs=3", "optim.ema=0.9", "data.workers=2"), tmp_path / "again")
+    equal_arrays(finished.run.last, again.run.last)
+    equal_arrays(finished.run.best, again.run.best)
+    other = fit(tiny("run.epochs=3", "optim.ema=0.9", "run.seed=1"), tmp_path / "other")
+    with pytest.raises(AssertionError):
+        equal_arrays(finished.run.last, other.run.last)
+
+
+class StopAt(Listener):
+    """Interrupts training within an epoch, as Ctrl-C does."""
+
+    def __init__(self, epoch: int, step: int):
+        self.at = (epoch, step)
+
+    def step(self, epoch, step, loss, clips):
+        if (epoch, step) == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", [(1, 1), (2, 1), (3, 2)])
+def test_an_interrupted_run_goes_on_to_the_bit(finished, tmp_path, at):
+    config = tiny("run.epochs=3", "optim.ema=0.9")
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, tmp_path / "run", listener=StopAt(*at))
+    result = fit(config, tmp_path / "run", resume=True)
+    equal_arrays(finished.run.last, result.run.last)
+    equal_arrays(finished.run.best, result.run.best)
+    timeless = {"seconds": 0, "clips_per_s": 0}
+    assert [asdict(r) | timeless for r in result.rows] == [
+        asdict(r) | timeless for r in finished.rows
+    ]
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_every_optimiser_resumes_to_the_bit(tmp_path, optimiser):
+    config = tiny(f"optim.name={optimiser}", "schedule.name=step", "schedule.step_epochs=1")
+    whole = fit(config, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, tmp_path / "run", listener=StopAt(2, 2))
+    result = fit(config, tmp_path / "run", resume=True)
+    equal_arrays(whole.run.last, result.run.last)
+
+
+def test_a_finished_run_is_not_trained_further(finished):
+    before = finished.run.last.read_bytes()
+    again = fit(tiny("run.epochs=3", "optim.ema=0.9"), finished.run.path, resume=True)
+    assert again.rows == finished.rows
+    assert finished.run.last.read_bytes() == before
+
+
+def test_resuming_with_another_config_is_refused(finished):
+    with pytest.raises(UserError, match=r"was started with optim\.lr = 0\.\d+, not 0\.5"):
+        fit(tiny("run.epochs=3", "optim.ema=0.9", "optim.lr=0.5"), finished.run.path, resume=True)
+
+
+def test_resuming_nothing(tmp_path):
+    with pytest.raises(UserError, match=r"run is no run: it has no config\.toml"):
+        fit(tiny(), tmp_path / "run", resume=True)
+
+
+def train_command(out: Path, *overrides: str) -> list[str]:
+    sets = [arg for pair in (*TINY, *overrides) for arg in ("--set", pair)]
+    return [sys.executable, "-m", "tinyvid", "train", "slow_fusion", "--out", str(out), *sets]
+
+
+def test_a_killed_run_goes_on_to_the_bit(tmp_path):
+    """SIGKILL in the middle of an epoch, in a process of its own."""
+    many = ["run.epochs=6", "data.options.per_class=24"]
+    whole = fit(tiny(*many), tmp_path / "whole")
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        train_command(out, *many), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    log = out / "log.csv"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and len(log.read_text().splitlines()) >= 3):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(0.05)  # well into the next epoch
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    done = len(load_checkpoint(out / "last.safetensors").state["rows"])
+    assert 2 <= done < 6, "the run was not killed in the middle"
+    resumed = subprocess.run(
+        [sys.executable, "-m", "tinyvid", "train", "--resume", "--out", str(out)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"goes on with epoch {done + 1} of 6" in resumed.stdout
+    equal_arrays(whole.run.last, out / "last.safetensors")
+    equal_arrays(whole.run.best, out / "best.safetensors")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    config = tiny("optim.lr=1e30", "optim.name=sgd", "optim.clip_norm=none", "run.epochs=5")
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(UserError, match=r"became (nan|inf|not finite) in epoch 1, step \d"),
+    ):
+        fit(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_the_last_good_checkpoint_is_kept(tmp_path, monkeypatch):
+    import tinyvid.train as module
+
+    whole = fit(tiny(), tmp_path / "run")
+    kept = whole.run.last.read_bytes()
+    original = module._Trainer.epoch
+
+    def poisoned(self, epoch, listener, run):
+        if epoch == 2:
+            with_nan = {n: np.full_like(w, np.nan) for n, w in self.weights().items()}
+            self.model.load_state_dict(with_nan)
+        return original(self, epoch, listener, run)
+
+    monkeypatch.setattr(module._Trainer, "epoch", poisoned)
+    monkeypatch.setattr(module, "check_same_config", lambda *_: None)
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(UserError, match=r"epoch 3, step \d+ .*last\.safetensors keeps epoch 2"),
+    ):
+        fit(tiny("run.epochs=4"), tmp_path / "run", resume=True)
+    assert whole.run.last.read_bytes() == kept
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_last_epoch(tmp_path, monkeypatch):
+    config = tiny()
+    synced = 0
+    fsync = os.fsync
+
+    def full(handle):
+        nonlocal synced
+        synced += 1
+        if synced > 6:  # config, run, split, best, last, log: then the disk is full
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        fit(config, tmp_path / "run")
+    monkeypatch.undo()
+    assert len(load_checkpoint(tmp_path / "run" / "last.safetensors").state["rows"]) == 1
+    result = fit(config, tmp_path / "run", resume=True)
+    equal_arrays(fit(config, tmp_path / "whole").run.last, result.run.last)
+
+
+def test_without_validation_the_last_epoch_is_the_best(tmp_path):
+    result = fit(tiny("data.val_fraction=0"), tmp_path / "run")
+    assert result.best == result.rows[-1]
+    assert result.best.val_hit1 is None
+    equal = load_checkpoint(result.run.best).weights
+    for name, array in load_checkpoint(result.run.last).weights.items():
+        assert_close(equal[name], array)
+
+
+def test_best_is_the_higher_hit_then_the_lower_loss(finished):
+    from dataclasses import replace
+
+    row = replace(finished.rows[0], val_hit1=0.5, val_loss=1.0)
+    assert _better(replace(row, val_hit1=0.6, val_loss=2.0), row)
+    assert _better(replace(row, val_loss=0.9), row)
+    assert not _better(row, row)
+    assert not _better(replace(row, val_hit1=0.4, val_loss=0.1), row)
+
+
+def test_the_average_is_that_of_the_weights(tmp_path):
+    """With decay d, mean <- d * mean + (1 - d) * weights, step by step."""
+    import tinyvid.train as module
+
+    seen = []
+    original = module._Trainer._update_average
+
+    def spy(self, step):
+        before = dict(self.average)
+        original(self, step)
+        seen.append((step, before, self.weights(), dict(self.average)))
+
+    module._Trainer._update_average = spy
+    try:
+        fit(tiny("optim.ema=0.5", "run.epochs=1"), tmp_path / "run")
+    finally:
+        module._Trainer._update_average = original
+    assert len(seen) == 2
+    for step, before, weights, after in seen:
+        decay = min(0.5, (1 + step) / (10 + step))
+        for name, value in weights.items():
+            if value.dtype.kind == "f":
+                want = decay * before[name].astype(float) + (1 - decay) * value.astype(float)
+                assert_close(after[name], want.astype(value.dtype), atol=1e-6)
+            else:
+                assert_close(after[name], value)
+
+
+def test_weight_decay_spares_biases_and_norms():
+    config = resolved(tiny())
+    model = build_model(config, 2)
+    groups = _optimiser(model, config.optim).param_groups
+    assert [g["weight_decay"] for g in groups] == [config.optim.weight_decay, 0.0]
+    assert all(p.ndim > 1 for p in groups[0]["params"])
+    assert all(p.ndim == 1 for p in groups[1]["params"])
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [
+        ("cosine", [0.5, 1.0, 1.0, 0.01 + 0.99 * (1 + math.cos(math.pi / 4)) / 2]),
+        ("constant", [0.5, 1.0, 1.0, 1.0]),
+        ("step", [1.0, 1.0, 0.1, 0.1]),
+    ],
+)
+def test_schedules_by_hand(name, want):
+    """Two steps an epoch, three epochs, one of them to warm up; step drops after each epoch."""
+    config = tiny(f"schedule.name={name}", "schedule.step_epochs=1", "run.epochs=3", "optim.lr=1")
+    optimiser = _optimiser(build_model(resolved(config), 2), config.optim)
+    schedule = _schedule(optimiser, config, steps=2)
+    rates = []
+    for _ in want:
+        rates.append(optimiser.param_groups[0]["lr"])
+        schedule.step()
+    assert_close(np.array(rates), np.array(want), rtol=1e-12)
+
+
+def test_a_constant_rate_needs_no_schedule():
+    config = tiny("schedule.name=constant", "schedule.warmup_epochs=0")
+    optimiser = optim.SGD(build_model(resolved(config), 2).parameters(), lr=0.1)
+    assert _schedule(optimiser, config, steps=2) is None
+
+
+def test_no_group_is_in_two_parts():
+    videos = open_data("verbs", per_class=6, frames=8, size=16)
+    for overrides in (["data.fold=2/3"], ["data.test_group=verbs/train/000003"], []):
+        config = load_config(overrides=overrides)
+        parts = split_parts(videos, config)
+        groups = [{v.group for v in part.videos} for part in parts.values()]
+        assert sum(map(len, groups)) == len(set.union(*groups)) == len(videos)
+        assert bool(parts["test"]) == bool(overrides)
+        assert len(parts["val"]) > 0
+
+
+def test_folds_do_not_depend_on_the_seed():
+    videos = open_data("verbs", per_class=6, frames=8, size=16)
+    names = [
+        [v.name for v in split_parts(videos, load_config(overrides=o))["test"].videos]
+        for o in (
+            ["data.fold=1/3", "run.seed=1"],
+            ["data.fold=1/3", "run.seed=2"],
+            ["data.fold=2/3"],
+        )
+    ]
+    assert names[0] == names[1]
+    assert not set(names[0]) & set(names[2])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.test_group=verbs/train/00000x"], r"no group 'verbs/train/00000x'.*Did you mean"),
+        (["data.test_group=a", "data.fold=1/2"], "give one"),
+        (["data.fold=3/2"], r"data\.fold = '3/2': write 'k/K'"),
+        (["data.fold=0/2"], "write 'k/K'"),
+        (["data.fold=x"], "write 'k/K'"),
+        (["data.fold=1/100"], "at least 100 groups"),
+        (['data.test_group=["verbs/train/000000", "verbs/train/000008"]'], "class 'move_left' has"),
+    ],
+)
+def test_impossible_splits(overrides, message):
+    videos = open_data("verbs", per_class=2, frames=8, size=16)
+    with pytest.raises(UserError, match=message):
+        split_parts(videos, load_config(overrides=["data.val_fraction=0", *overrides]))
+
+
+def test_one_group_alone_cannot_validate():
+    videos = open_data("verbs", per_class=1, frames=8, size=16, classes=["grow"])
+    notes = []
+
+    class Notes(Listener):
+        def note(self, text):
+            notes.append(text)
+
+    parts = split_parts(videos, Config(), Notes())
+    assert len(parts["val"]) == 0
+    assert notes == ["all training videos are of one group: nothing is left to validate with"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.name=slow_fussion"], "no network is called 'slow_fussion'.*slow_fusion"),
+        (["model.options.widht=3"], "no option 'widht'.*Did you mean 'width'"),
+        (["data.options.per_clas=3"], "no option 'per_clas'.*Did you mean 'per_class'"),
+        (["data.path=verb"], "verb: no such file or folder.*Did you mean 'verbs'"),
+        (["clip.frames=9"], "a clip of 9 frames .* is longer than every video"),
+        (["augment.scale=[0.9, 0.1]"], "scale must be two rising shares"),
+    ],
+)
+def test_wrong_choices_are_told_before_training(tmp_path, overrides, message):
+    with pytest.raises(UserError, match=message):
+        fit(tiny(*overrides), tmp_path / "run")
+
+
+def test_a_network_learns_left_from_right(tmp_path):
+    """A learning test on the smallest task: a few videos of two verbs, seen again and again."""
+    config = tiny(
+        "data.options.per_class=6",
+        "data.val_fraction=0",
+        "model.options.width=4",
+        "run.epochs=30",
+        "optim.lr=0.01",
+        "optim.label_smoothing=0",
+    )
+    result = fit(config, tmp_path / "run")
+    assert result.rows[-1].train_acc > 0.9
+    assert result.rows[-1].train_loss < result.rows[0].train_loss / 2
