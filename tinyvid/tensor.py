@@ -351,7 +351,7 @@ def grad(
     """
     outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     ins = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    one = grad_outputs is None or isinstance(grad_outputs, (Tensor, np.ndarray))
+    one = not isinstance(grad_outputs, (list, tuple))  # NumPy gives scalars for 0-d arrays
     cotangents = [grad_outputs] * len(outs) if one else list(grad_outputs)
     if len(cotangents) != len(outs) or (grad_outputs is not None and one and len(outs) > 1):
         raise UserError(f"grad_outputs: give one for each of the {len(outs)} outputs")
@@ -389,7 +389,7 @@ def _backpropagate(
             g = grads.pop(y, None)
             if g is None:
                 continue
-            edges = y._edges
+            edges = y._edges or ()
             if y in wanted if inputs else not edges:
                 results.append((y, g))
             for t, array in y._saved:

@@ -15,14 +15,16 @@ import numpy as np
 
 from tinyvid.kernels.threads import chunks_of, parallel_for
 
-BLOCK = 2**16  # elements
+BLOCK = 2**16  # elements in a block
+ROWS = 512  # at most, since they are added one after the other
 
 
 def total(array: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
-    """Return the sum over `dims`, which are sorted and kept as 1."""
+    """Return the sum over `dims`, which stay as axes of size 1."""
     if array.size > BLOCK and array.dtype.kind == "f":
         kept = [i for i in range(array.ndim) if i not in dims]
-        rows = array.transpose(*dims, *kept)
+        summed = sorted(dims, key=lambda i: -array.strides[i])  # as they lie in memory
+        rows = array.transpose(*summed, *kept)
         channels = math.prod(array.shape[i] for i in kept)
         if rows.flags.c_contiguous and channels <= BLOCK // 16:
             shape = [1 if i in dims else n for i, n in enumerate(array.shape)]
@@ -48,7 +50,7 @@ def _lanes(rows: np.ndarray) -> tuple[np.ndarray, list[slice]]:
     A row of few channels is too short for NumPy's inner loop; 64 of them are not.
     """
     lanes = rows.reshape(-1, math.gcd(len(rows), 64) * rows.shape[1])
-    return lanes, chunks_of(len(lanes), max(BLOCK // lanes.shape[1], 1))
+    return lanes, chunks_of(len(lanes), max(min(BLOCK // lanes.shape[1], ROWS), 1))
 
 
 def _over_lanes(sums: np.ndarray, channels: int) -> np.ndarray:
@@ -69,24 +71,28 @@ def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and biased variance of each column, in float64.
 
     The squares are taken about the mean of their block, and moved to the mean of all
-    (Chan, Golub & LeVeque, 1983, formula 2.1): rows are read from memory once.
+    (Chan, Golub & LeVeque, 1983, formula 2.1): rows are read from memory once. What a block's
+    mean lacks in float32 is seen in what the centred rows still add up to.
     """
     lanes, blocks = _lanes(rows)
     means = np.empty((len(blocks), lanes.shape[1]), rows.dtype)
-    squares = np.empty_like(means)
+    squares, rests = np.empty_like(means), np.empty_like(means)
 
     def block(i: int) -> None:
         x = lanes[blocks[i]]
         x.mean(0, out=means[i])
         centred = x - means[i]
+        centred.sum(0, out=rests[i])
         centred *= centred
         centred.sum(0, out=squares[i])
 
     parallel_for(block, range(len(blocks)))
     counts = np.array([[b.stop - b.start] for b in blocks], np.float64)
-    mean = _over_lanes(means * counts, rows.shape[1]) / len(rows)
-    apart = (means.reshape(len(blocks), -1, rows.shape[1]) - mean) ** 2 * counts[:, :, None]
-    return mean, (_over_lanes(squares, rows.shape[1]) + apart.sum((0, 1))) / len(rows)
+    exact = means + rests / counts
+    mean = _over_lanes(exact * counts, rows.shape[1]) / len(rows)
+    apart = exact - np.tile(mean, lanes.shape[1] // rows.shape[1])
+    squares = squares - rests * rests / counts + apart * apart * counts
+    return mean, _over_lanes(squares, rows.shape[1]) / len(rows)
 
 
 def shift_and_scale(
