@@ -59,10 +59,10 @@ def ones_like(input: Tensor) -> Tensor:
 
 def arange(start: float, end: float | None = None, step: float = 1, dtype: Any = None) -> Tensor:
     """Return the numbers from `start` (0 if left out) to below `end` in steps of `step`."""
-    start, end = (0, start) if end is None else (start, end)
-    if dtype is None and any(isinstance(v, float) for v in (start, end, step)):
+    bounds: tuple[Any, ...] = (0, start, step) if end is None else (start, end, step)
+    if dtype is None and any(isinstance(v, float) for v in bounds):
         dtype = np.float32
-    return _wrap(np.arange(start, end, step, dtype))
+    return _wrap(np.arange(*bounds, dtype=dtype))
 
 
 def rand(*sizes: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
