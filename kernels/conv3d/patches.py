@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
@@ -15,7 +15,7 @@ from tinyvid.kernels.threads import Scratch
 class Axis(NamedTuple):
     """Along one axis, output cell i meets the source at i * step + offset, for each offset."""
 
-    count: int
+    size: int
     step: int
     offsets: tuple[int, ...]
 
@@ -42,7 +42,7 @@ class Patches:
         self.groups, self.channels = groups, C
         self.width = C // groups  # channels of a group
         taps = [len(axis.offsets) for axis in axes]
-        cells = [axis.count for axis in axes]
+        cells = [axis.size for axis in axes]
         self.shape = (int(np.prod([len(source), *cells])), int(np.prod([*taps, self.width])))
         # A filter of one cell that moves over the whole source: its patches are the source.
         self.is_source = tuple(axes) == tuple(Axis(size, 1, (0,)) for size in source.shape[1:4])
@@ -101,7 +101,7 @@ def _blocks(widths: np.ndarray, columns: int) -> list[tuple[slice, slice]]:
     return blocks
 
 
-def _signature(scalar: types.Type) -> types.Type:
+def _signature(scalar: types.Type) -> Any:
     source = types.Array(scalar, 4, "C", readonly=True)
     runs = types.Array(types.int64, 2, "C", readonly=True)
     return types.void(types.Array(scalar, 2, "C"), source, *[types.int64] * 10, runs)

@@ -34,6 +34,7 @@ def fprop(
     lengths: np.ndarray | None,
     reverse: bool,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Run the sequence forward: one product for all inputs, then a fused step at a time."""
     n, length, inputs = x.shape
     hidden = w_hh.shape[1]
     gates = np.empty((length, n, 4 * hidden), x.dtype)
@@ -127,6 +128,7 @@ def bprop(
     c: np.ndarray,
     gates: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Go back through time: a fused step at a time, then one product for each weight."""
     n, length, inputs = x.shape
     hidden = w_hh.shape[1]
     gh, gc, x, h, c, gates = (_time_major(array) for array in (gh, gc, x, h, c, gates))

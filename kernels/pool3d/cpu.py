@@ -130,6 +130,7 @@ def _over_lines(loop, shape: tuple[int, ...], *args) -> None:
 
 
 def max_fprop(x: np.ndarray, geometry: PoolGeometry) -> tuple[np.ndarray, np.ndarray]:
+    """Compare the cells of each window in order, all channels of a cell at once."""
     x = _channels_last(x)
     y = _empty(geometry.y, x.dtype)
     argmax = _empty(geometry.y, argmax_dtype(geometry))
@@ -200,6 +201,7 @@ def _larger(best, at, cell, offset):
 
 
 def max_dgrad(gy: np.ndarray, argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
+    """Add up, for each input cell, what the windows send whose argmax it was."""
     gx = _empty(geometry.x, gy.dtype)
     argmax = _channels_last(argmax)
     if gx.shape[-1] < FEW_CHANNELS:
@@ -246,6 +248,7 @@ def _max_dgrad(begin, end, gx, gy, argmax, d_at, zs, ts, h_at, ps, rs, w_at, qs,
 
 
 def max_gather(x: np.ndarray, argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
+    """Read, for each window, the input cell at its argmax."""
     x, argmax = _channels_last(x), _channels_last(argmax)
     y = _empty(geometry.y, x.dtype)
     # How many cells after the window's start each offset lies.
@@ -276,6 +279,7 @@ def _max_gather(begin, end, y, argmax, x, zs, ps, qs, ahead, size):
 def avg_fprop(
     x: np.ndarray, geometry: PoolGeometry, count_include_pad: bool, divisor_override: int | None
 ) -> np.ndarray:
+    """Add up the cells of each window, all channels of a cell at once, and divide."""
     x = _channels_last(x)
     y = _empty(geometry.y, x.dtype)
     tables = (*_windows(geometry), *_divisors(geometry, count_include_pad, divisor_override))
@@ -307,6 +311,7 @@ def _avg_fprop(begin, end, y, x, zs, ps, qs, z_count, p_count, q_count, size):
 def avg_dgrad(
     gy: np.ndarray, geometry: PoolGeometry, count_include_pad: bool, divisor_override: int | None
 ) -> np.ndarray:
+    """Add up, for each input cell, its share of every window that covers it."""
     gx = _empty(geometry.x, gy.dtype)
     z, p, q = _divisors(geometry, count_include_pad, divisor_override)
     divisor = z[:, None, None] * p[:, None] * q  # (Z, P, Q)
