@@ -50,12 +50,16 @@ def test_defaults_survive_the_round_trip(tmp_path):
 def test_the_built_in_set_has_defaults_of_its_own(tmp_path):
     own = load_config(named={"data.path": "verbs"})
     other = load_config(named={"data.path": "videos"})
-    assert (own.clip.height, own.augment.scale, own.data.options) == (32, None, {"size": 32})
+    assert (own.clip.height, own.augment.scale, own.data.options) == (
+        32,
+        None,
+        {"size": 32, "per_class": 400},
+    )
     assert (other.clip.height, other.data.options) == (None, {})
     assert other.augment.scale is not None
     changed = load_config(overrides=["clip.height=48", "data.options.seed=3"])
     assert changed.clip.height == 48
-    assert changed.data.options == {"size": 32, "seed": 3}
+    assert changed.data.options == {"size": 32, "per_class": 400, "seed": 3}
     path = tmp_path / "c.toml"
     path.write_text(changed.to_toml(), encoding="utf-8")
     assert load_config(path) == changed

@@ -105,7 +105,8 @@ def cross_validate(
     counts = np.array(list(videos.counts().values()))
     result = CrossValidation(folds, list(seeds), metrics, pooled, counts.max() / counts.sum())
     confusion = np.sum([m.confusion for m in pooled.values()], axis=0)
-    title = f"{config.model.name}: Video Hit@1 {result.mean():.1%}, {len(seeds)} seeds together"
+    named = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
+    title = f"{config.model.name}: Video Hit@1 {result.mean():.1%}, {named}"
     plot_confusion(confusion, videos.classes, out / "confusion.png", title)
     return result
 

@@ -39,6 +39,8 @@ from tinyvid.runs import Run, build_model, load_weights, resolved, write_csv
 # Keys that may differ between a run and its continuation, because no result depends on them.
 FREE_KEYS = ("data.workers", "data.prefetch", "data.cache")
 
+DRAW_EVERY = 30.0  # seconds between drawings of the curves, which takes half a second
+
 
 @dataclass(frozen=True)
 class Row:
@@ -137,6 +139,7 @@ def fit(
         best = before.state["best"]
         trainer.restore(before, run.last)
     listener.start(run, parts, len(rows) + 1, trainer.steps)
+    drawn = time.perf_counter()
 
     for epoch in range(len(rows), config.run.epochs):
         began = time.perf_counter()
@@ -154,6 +157,9 @@ def fit(
         state = trainer.state() | {"rows": log, "best": best, "config": config.to_dict()}
         save_checkpoint(run.last, Checkpoint(trainer.weights(), state))
         write_csv(run.path / "log.csv", log)
+        if time.perf_counter() - drawn > DRAW_EVERY:
+            plot_curves(log, run.path / "curves.png", run.path.name)
+            drawn = time.perf_counter()
         listener.epoch(rows[-1], improved)
 
     plot_curves([asdict(row) for row in rows], run.path / "curves.png", run.path.name)
