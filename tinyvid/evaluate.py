@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BATCH = 16  # clips of a forward pass in testing; no result depends on it but for rounding
 
-FRESH_VERBS = 25  # test videos of each verb
+FRESH_VERBS = 25  # test videos of each verb, at most
 
 
 @dataclass
@@ -168,8 +168,10 @@ def videos_to_test(
         return _relabelled(open_videos(run.config, data), run, data), str(data)
     own = run.config.data.path
     if own == "verbs" and not run.split["test"] and part in (None, "test"):
-        options = {"per_class": FRESH_VERBS, **run.config.data.options, "split": "test"}
-        return open_data("verbs", **options), "the test split of verbs"
+        options = run.config.data.options
+        count = min(FRESH_VERBS, options.get("per_class", FRESH_VERBS))
+        fresh = open_data("verbs", **{**options, "split": "test", "per_class": count})
+        return fresh, "the test split of verbs"
     name = part or next((p for p in ("test", "val") if run.split[p]), "test")
     if name not in run.split:
         raise UserError(f"part {name!r}: a run has the parts {', '.join(run.split)}")
