@@ -164,12 +164,12 @@ class Check:
         everything = slice(0, self.point.size)
         for _ in range(DRAWS if self.point.size else 0):
             parts = self._random_direction(everything)
-            largest = parts.max()
-            for columns, part in zip(self.inputs.slices, parts, strict=True):
-                if self.result.wrong:  # one fault is located; others follow when it is mended
-                    return
-                if part < SMALL_PART * largest and columns.stop > columns.start:
+            small = parts < SMALL_PART * parts.max()
+            for columns in [c for c, few in zip(self.inputs.slices, small, strict=True) if few]:
+                if columns.stop > columns.start and not self.result.wrong:
                     self._random_direction(columns)
+            if self.result.wrong:  # one fault is located; others show when it is mended
+                return
 
     def _random_direction(self, columns: slice) -> np.ndarray:
         """Compare once, along a random direction of these elements; return the inputs' parts."""
