@@ -140,30 +140,28 @@ class _Scene:
         """Draw one frame for each entry; a frame depends on its own entry alone."""
         back = self._background(drift)
         # Only a box around the shape needs more than the background. It is moved inside the
-        # picture, which hides nothing: it is as wide as the largest shape.
-        box = min(self.size, int(np.ceil(2 * self.paths["size"][1])) + 3)
+        # picture, which hides nothing: it is as wide as the shape at its largest.
+        box = min(self.size, int(np.ceil(2 * radius.max())) + 3)
         top = np.clip(np.rint(down - box / 2), 0, self.size - box).astype(np.int64)
         left = np.clip(np.rint(across - box / 2), 0, self.size - box).astype(np.int64)
-        rows = (top[:, None] + np.arange(box))[:, :, None]  # (T, box, 1)
-        columns = (left[:, None] + np.arange(box))[:, None, :]  # (T, 1, box)
-        y = (rows + 0.5 - down[:, None, None]).astype(np.float32)
-        x = (columns + 0.5 - across[:, None, None]).astype(np.float32)
+        y = (top[:, None] + np.arange(box) + 0.5 - down[:, None]).astype(np.float32)[:, :, None]
+        x = (left[:, None] + np.arange(box) + 0.5 - across[:, None]).astype(np.float32)[:, None, :]
 
-        direction = np.arctan2(y, x) - angle[:, None, None].astype(np.float32)
-        sector = (direction * np.float32(ANGLES / (2 * np.pi))).astype(np.int64) % ANGLES
-        distance = np.sqrt(x * x + y * y)
+        direction = np.arctan2(y, x) - angle[:, None, None].astype(np.float32)  # (T, box, box)
+        sector = (direction * np.float32(ANGLES / (2 * np.pi))).astype(np.int32) % ANGLES
         size = radius[:, None, None].astype(np.float32)
-        inside = (size * self.outline[sector] - distance) * self.slant[sector]  # pixels
+        inside = size * self.outline.take(sector) - np.sqrt(x * x + y * y)
+        inside *= self.slant.take(sector)  # pixels to the outline
         cover = np.clip(inside + np.float32(0.5), 0, 1)[..., None]  # (T, box, box, 1)
 
         cos = (np.cos(angle) * 32 / radius).astype(np.float32)[:, None, None]
         sin = (np.sin(angle) * 32 / radius).astype(np.float32)[:, None, None]
         texture = _sample(self.textures[1], cos * y - sin * x, cos * x + sin * y)
-        front = self.palettes[1][(texture * 255).astype(np.uint8)]  # (T, box, box, 3)
+        front = self.palettes[1].astype(np.float32).take((texture * 255).astype(np.uint8), axis=0)
 
-        frame = np.arange(len(across))[:, None, None]
-        behind = back[frame, rows, columns]
-        back[frame, rows, columns] = behind + cover * (front.astype(np.float32) - behind)
+        for picture, i, j, shape, part in zip(back, top, left, front, cover, strict=True):
+            behind = picture[i : i + box, j : j + box]
+            behind[:] = behind + part * (shape - behind)
         return back
 
     def _background(self, drift: np.ndarray) -> np.ndarray:
@@ -178,7 +176,7 @@ class _Scene:
             view = twice[i : i + n + 1, j : j + n + 1]
             view = view[:-1] * (1 - v) + view[1:] * v
             value[:] = (view[:, :-1] * (1 - u) + view[:, 1:] * u) * np.float32(255)
-        return self.palettes[0][values]
+        return self.palettes[0].take(values, axis=0)
 
 
 ANGLES = 720  # directions in which an outline is stored
@@ -250,11 +248,11 @@ def _sample(texture: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     n = len(texture)
     top, left = np.floor(y), np.floor(x)
     v, u = y - top, x - left
-    i, j = top.astype(np.int64) % n, left.astype(np.int64) % n
-    flat, below, right = texture.ravel(), (i + 1) % n * n, (j + 1) % n
+    i, j = top.astype(np.int32) % n, left.astype(np.int32) % n
+    below, right = (i + 1) % n * n, (j + 1) % n
     i *= n
-    upper = flat[i + j] * (1 - u) + flat[i + right] * u
-    lower = flat[below + j] * (1 - u) + flat[below + right] * u
+    upper = texture.take(i + j) * (1 - u) + texture.take(i + right) * u
+    lower = texture.take(below + j) * (1 - u) + texture.take(below + right) * u
     return upper * (1 - v) + lower * v
 
 

@@ -16,9 +16,12 @@ import numpy as np
 
 from tinyvid.errors import UserError
 
-EXTENSIONS = frozenset(
-    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .wmv .flv .3gp .ogv .ts .mts .m2ts .gif".split()
-)
+# fmt: off
+EXTENSIONS = frozenset((
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp",
+    ".ogv", ".ts", ".mts", ".m2ts", ".gif",
+))
+# fmt: on
 
 
 class VideoError(UserError):
