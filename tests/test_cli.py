@@ -25,6 +25,7 @@ TINY = {
     "data.workers": "0",
     "data.val_fraction": "0.34",
     "clip.frames": "8",
+    "clip.stride": "1",
     "clip.height": "16",
     "clip.width": "16",
     "model.options.width": "2",

@@ -33,6 +33,7 @@ TINY = [
     "data.workers=0",
     "data.val_fraction=0.25",
     "clip.frames=8",
+    "clip.stride=1",
     "clip.height=16",
     "clip.width=16",
     "model.options.width=2",
