@@ -8,6 +8,7 @@ PyAV is imported when the first file is opened, not before.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,9 @@ def probe(path: str | Path) -> VideoInfo:
     """Decode a whole file, keeping no picture, and say what it holds.
 
     Raises VideoError for a file that is missing, is no video, has sound only, has not one frame,
-    or is damaged: one in which decoding fails after the first frame, as in a file cut short.
+    or is damaged: one in which decoding fails after the first frame, or a packet is incomplete,
+    as in a file cut short. A stream that was cut between two packets (Matroska and MPEG streams
+    have no table that would tell) is a shorter video like any other.
     """
     pts: list[int | None] = []
     keys: list[int] = []
@@ -81,7 +84,7 @@ def probe(path: str | Path) -> VideoInfo:
                 keys.append(index)
             duration = getattr(frame, "duration", None) or 0
         time_base, rate = float(decoder.stream.time_base), decoder.rate
-        codec = decoder.stream.codec_context.name
+        codec = decoder.stream.codec_context.codec.canonical_name
 
     stamps = np.array([-1 if p is None else p for p in pts], dtype=np.int64)
     usable = None not in pts and bool((np.diff(stamps) > 0).all())
@@ -131,7 +134,8 @@ def read_frames(
         raise _no_frame(path, distinct, info)
     pictures: dict[int, np.ndarray] = {}
     if info is not None and info.keys:
-        pictures = _read_from_keys(path, distinct, short_side, info)
+        with suppress(VideoError):  # whatever it is, decoding from the start will say it better
+            pictures = _read_from_keys(path, distinct, short_side, info)
     if len(pictures) < len(distinct):  # no usable time stamps, or a seek that missed
         pictures = {}
         last = int(distinct[-1])
