@@ -9,7 +9,7 @@ differences of f give J u for a direction u. Two modes compare them:
   Only what averages out, such as roundings, is seen better in full mode.
   (HIPS autograd, Chainer and PyTorch's fast mode check so too.)
 
-`tinyvid.differences` tells how derivatives are taken from values, and what a kink is.
+`tinyvid.checking.differences` tells how derivatives are taken from values, and what a kink is.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from tinyvid.checking.compare import Check
+from tinyvid.checking.pullback import ArrayFunction, RuleError, float_tensors
+from tinyvid.checking.result import Failure, GradcheckResult, Kink
 from tinyvid.errors import UserError, nearest
-from tinyvid.gradcompare import Check
-from tinyvid.gradresult import Failure, GradcheckResult, Kink
-from tinyvid.pullback import ArrayFunction, RuleError, float_tensors
 from tinyvid.tensor import Tensor, grad, record
 
 __all__ = [

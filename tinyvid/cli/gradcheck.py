@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from tinyvid.gradsuite import Job, Row
+    from tinyvid.checking.suite import Job, Row
 
 TOLD = 3  # failures of a row that are told below the table
 LEGEND = """\
@@ -37,7 +37,7 @@ def gradcheck(
     """
     from rich.console import Console
 
-    from tinyvid.gradsuite import jobs
+    from tinyvid.checking.suite import jobs
 
     chosen = jobs(op, variant, device, dtype, quick)
     console = Console()

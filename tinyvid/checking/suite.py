@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from tinyvid import kernels, ops
+from tinyvid.checking.examples import NOT_DIFFERENTIABLE, examples
 from tinyvid.device import check_device
 from tinyvid.errors import UserError, nearest
 from tinyvid.gradcheck import gradcheck, gradgradcheck
-from tinyvid.gradexamples import NOT_DIFFERENTIABLE, examples
 from tinyvid.kernels import Kernel, Variant
 from tinyvid.kernels.conv2d.cases import CASES as CONV2D
 from tinyvid.kernels.conv3d.cases import CASES as CONV3D
@@ -270,7 +270,9 @@ def _reference(kernel: str) -> Callable[..., Any]:
 def problems(op: str, quick: bool = False) -> list[Problem]:
     """Return the problems of an operation with kernels, but for the large ones."""
     if op not in PROBLEMS:
-        raise UserError(f"{op} has kernels but no entry in tinyvid.gradsuite.PROBLEMS: add one")
+        raise UserError(
+            f"{op} has kernels but no entry in tinyvid.checking.suite.PROBLEMS: add one"
+        )
     cases, make = PROBLEMS[op]
     found = [make(case) for case in cases if not case.large]
     return [p for p in found if p.small][:QUICK] if quick else found

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from tinyvid.differences import Derivative, derivative
+from tinyvid.checking.differences import Derivative, derivative
+from tinyvid.checking.pullback import LAYOUTS, ArrayFunction, first, place
+from tinyvid.checking.result import Failure, GradcheckResult, Kink
 from tinyvid.errors import UserError
-from tinyvid.gradresult import Failure, GradcheckResult, Kink
-from tinyvid.pullback import LAYOUTS, ArrayFunction, first, place
 
 # By dtype: the relative tolerance, and the slack as a share of the largest derivative around.
 TOLERANCES = {"float64": (1e-8, 1e-9), "float32": (1e-4, 2e-5), "float16": (3e-2, 1e-2)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tinyvid.pullback import place
+from tinyvid.checking.pullback import place
 
 
 @dataclass(frozen=True)

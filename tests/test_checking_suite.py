@@ -6,7 +6,8 @@ from mutations import KERNEL_FAULTS, plant
 from typer.testing import CliRunner
 
 import tinyvid
-from tinyvid import gradsuite, ops
+from tinyvid import ops
+from tinyvid.checking import suite
 from tinyvid.cli import app
 from tinyvid.errors import UserError
 from tinyvid.kernels import conv3d_fprop, kernels, use
@@ -18,12 +19,12 @@ def cli(*args):
 
 
 def test_every_operation_has_a_row():
-    assert gradsuite.missing() == []
-    rows = {job.op for job in gradsuite.jobs()}
+    assert suite.missing() == []
+    rows = {job.op for job in suite.jobs()}
     tensor_valued = {
         name
         for name in tinyvid.__all__
-        if name in ops.__all__ and name not in gradsuite.NOT_DIFFERENTIABLE
+        if name in ops.__all__ and name not in suite.NOT_DIFFERENTIABLE
     }
     assert tensor_valued == set(ops.__all__) - {"argmax", "argmin"}
     assert tensor_valued <= rows
@@ -31,11 +32,11 @@ def test_every_operation_has_a_row():
 
 def test_a_new_operation_without_a_row_is_noticed(monkeypatch):
     monkeypatch.setattr(ops, "__all__", [*ops.__all__, "warp"])
-    assert gradsuite.missing() == ["warp"]
+    assert suite.missing() == ["warp"]
 
 
 def test_every_variant_of_every_kernel_has_a_row_in_both_dtypes():
-    rows = {(j.op, j.pass_, j.variant, j.dtype) for j in gradsuite.jobs()}
+    rows = {(j.op, j.pass_, j.variant, j.dtype) for j in suite.jobs()}
     for kernel in kernels():
         for variant in kernel.variants:
             for dtype in ("float32", "float64"):
@@ -44,7 +45,7 @@ def test_every_variant_of_every_kernel_has_a_row_in_both_dtypes():
 
 @pytest.mark.parametrize("op", sorted({kernel.op for kernel in kernels()}))
 def test_kernels_pass(op):
-    for job in gradsuite.jobs(op, quick=True):
+    for job in suite.jobs(op, quick=True):
         row = job.run()
         assert row.passed, row.failures
         if row.dtype == "float64":
@@ -54,7 +55,7 @@ def test_kernels_pass(op):
 @pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)])
 def test_operations_pass(dtype):
     failed = []
-    for job in gradsuite.jobs(variant="numpy", dtype=dtype, quick=True):
+    for job in suite.jobs(variant="numpy", dtype=dtype, quick=True):
         row = job.run()
         failed += row.failures
         assert row.cases > 0
@@ -63,7 +64,7 @@ def test_operations_pass(dtype):
 
 @pytest.mark.slow
 def test_the_whole_suite_passes():
-    for job in gradsuite.jobs():
+    for job in suite.jobs():
         row = job.run()
         assert row.passed, (row.op, row.failures)
 
@@ -110,7 +111,7 @@ def test_a_fault_in_a_kernel_is_found_by_derivatives_alone(name, monkeypatch):
 def test_a_fault_in_a_kernel_is_a_failing_row_and_exit_code_1(name, monkeypatch):
     # the sign fault is written for two hidden units, so that it is found in any case of the suite
     kernel, variant = plant(name, monkeypatch)
-    (job,) = gradsuite.jobs(kernel.name, variant, dtype="float64", quick=True)
+    (job,) = suite.jobs(kernel.name, variant, dtype="float64", quick=True)
     row = job.run()
     assert not row.passed
     assert any("the reference has" in failure for failure in row.failures)
@@ -131,7 +132,7 @@ def test_a_variant_that_gives_another_dtype_or_nan_fails(monkeypatch):
             right = kernel.variants["reference"].function
             faulty = kernel.variants[variant]
             faulty._function = lambda *args, f=right, w=wrong: w(f(*args))
-            (job,) = gradsuite.jobs(kernel.name, variant, dtype="float64", quick=True)
+            (job,) = suite.jobs(kernel.name, variant, dtype="float64", quick=True)
             assert any(message in failure for failure in job.run().failures)
 
 
@@ -139,15 +140,15 @@ def test_a_variant_that_fits_nothing_or_breaks_is_no_pass(monkeypatch):
     monkeypatch.setattr(conv3d_fprop, "variants", dict(conv3d_fprop.variants))
     conv3d_fprop.add("cpu/picky", "nowhere:f", unfit=lambda *args: "never")
     conv3d_fprop.add("cpu/broken", "nowhere:f")
-    (job,) = gradsuite.jobs("conv3d_fprop", "cpu/picky", dtype="float32")
+    (job,) = suite.jobs("conv3d_fprop", "cpu/picky", dtype="float32")
     assert job.run().failures == ["no case fits, so nothing was checked"]
-    (job,) = gradsuite.jobs("conv3d_fprop", "cpu/broken", dtype="float32")
+    (job,) = suite.jobs("conv3d_fprop", "cpu/broken", dtype="float32")
     assert "ModuleNotFoundError" in job.run().failures[0]
 
 
 def test_an_operation_with_kernels_but_without_cases_is_an_error():
     with pytest.raises(UserError, match=r"warp has kernels but no entry in"):
-        gradsuite.problems("warp")
+        suite.problems("warp")
 
 
 def test_the_table_fits_80_columns_and_names_what_was_checked():
