@@ -1,14 +1,17 @@
 """A folder that keeps decoded, scaled videos, and what decoding has shown of them.
 
-One `.npy` file holds the frames of one video at one scale and is mapped into memory, so that
-taking a clip reads only its frames. Files are written aside and renamed, under a lock: a second
-process finds a whole file or none, and waits rather than doing the work again.
+One `.rgb` file holds the frames of one video at one scale, nothing but their bytes, and is mapped
+into memory, so that taking a clip reads only its frames. (The header of NumPy's own format is
+parsed as Python, which Python 3.11 cannot do in two threads at once.) Files are written aside and
+renamed, under a lock: a second process finds a whole file or none, and waits rather than doing
+the work again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,7 +24,7 @@ import numpy as np
 from tinyvid.data.video import VideoError, VideoInfo, iter_frames, probe, scaled_size
 from tinyvid.errors import UserError
 
-FORMAT = 1  # part of every key: raise it when what is stored changes
+FORMAT = 2  # part of every key: raise it when what is stored changes
 
 
 class FrameCache:
@@ -57,21 +60,19 @@ class FrameCache:
 
     def frames(self, path: str | Path, info: VideoInfo, short_side: int | None) -> np.ndarray:
         """Return all the frames, uint8 (T, H, W, 3) RGB, read-only and mapped from the disk."""
-        entry = self.folder / f"{_key(path)}_{short_side or 'full'}.npy"
+        entry = self.folder / f"{_key(path)}_{short_side or 'full'}.rgb"
         height, width = info.height, info.width
         if short_side is not None:
             height, width = scaled_size(height, width, short_side)
         shape = (info.frames, height, width, 3)
 
         def load() -> np.ndarray:
-            frames = np.load(entry, mmap_mode="r")
-            if frames.shape != shape or frames.dtype != np.uint8:
-                raise ValueError(f"{entry} holds {frames.dtype} {frames.shape}, expected {shape}")
-            return frames
+            size, expected = entry.stat().st_size, math.prod(shape)
+            if size != expected:
+                raise ValueError(f"{entry} holds {size} bytes, expected {expected}")
+            return np.memmap(entry, np.uint8, "r", shape=shape)
 
         def write(file: IO[bytes]) -> None:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
             for frame in iter_frames(path, short_side):  # frame by frame: memory stays bounded
                 file.write(np.ascontiguousarray(frame).data)
 
