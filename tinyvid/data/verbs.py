@@ -14,6 +14,11 @@ without looking at the label: shape, textures, colours, drift, and for each of f
 (across, down, angle, size) a path from one end to another. The label picks the coordinate that
 runs along its path; the other three stand still at a random moment of theirs. A frame at a
 random moment thus has exactly the same distribution under all eight labels.
+
+That holds for a whole video, and for an action in the middle of it. Which frame comes first is
+part of the motion: a frame known to be the first says something, and so does any frame of an
+action with a window to one side, after which the shape rests at the end of its path for longer
+than it did at the beginning.
 """
 
 from __future__ import annotations
@@ -65,27 +70,45 @@ def verb_video(
     if label not in VERBS:
         raise UserError(f"no verb {label!r}: there are {', '.join(VERBS)}.{nearest(label, VERBS)}")
     _check_size(frames, size, window)
-    _, moving, backwards = ACTIONS[VERBS.index(label)]
-    start, end = (1 - window[1], 1 - window[0]) if backwards else window
-    time = np.arange(frames) / max(1, frames - 1)
-    progress = np.clip((time - start) / (end - start), 0, 1)
-
     rng = np.random.default_rng((seed, index))
     scene = _Scene.draw(rng, size)
-    still = progress[rng.integers(frames, size=len(COORDINATES))]
-    at = {
-        name: scene.paths[name][0]
-        + (progress if name == moving else np.full(frames, still[i]))
-        * (scene.paths[name][1] - scene.paths[name][0])
-        for i, name in enumerate(COORDINATES)
-    }
+    poses = _poses(rng, scene.paths, label, frames, window)
     drift = scene.origin + scene.velocity * np.arange(frames)[:, None]
-    order = np.arange(frames)[::-1] if backwards else np.arange(frames)
+    order = np.arange(frames)
+    if _is_backwards(label):
+        order = order[::-1]
     if only is not None:
         order = order[np.asarray(only)]
-    return scene.render(
-        at["across"][order], at["down"][order], at["angle"][order], at["size"][order], drift[order]
-    )
+    return scene.render(*(poses[name][order] for name in COORDINATES), drift[order])
+
+
+def _is_backwards(label: str) -> bool:
+    return ACTIONS[VERBS.index(label)][2]
+
+
+def _poses(
+    rng: np.random.Generator,
+    paths: dict[str, tuple[float, float]],
+    label: str,
+    frames: int,
+    window: tuple[float, float],
+) -> dict[str, np.ndarray]:
+    """Each coordinate at each frame, (frames,); for a backward action, still to be reversed.
+
+    The coordinate that moves goes along its path from 0 to 1; the others stay where it might be
+    in a random frame, so that a random frame of theirs looks like one of its own.
+    """
+    moving = ACTIONS[VERBS.index(label)][1]
+    start, end = (1 - window[1], 1 - window[0]) if _is_backwards(label) else window
+    time = np.arange(frames) / (frames - 1)
+    progress = np.clip((time - start) / (end - start), 0, 1)
+    still = progress[rng.integers(frames, size=len(COORDINATES))]
+    poses = {}
+    for name, moment in zip(COORDINATES, still, strict=True):
+        first, last = paths[name]
+        along = progress if name == moving else np.full(frames, moment)
+        poses[name] = first + along * (last - first)
+    return poses
 
 
 @dataclass(frozen=True)
