@@ -1,5 +1,6 @@
 """The command line: what it prints, and what bad input gets."""
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -349,3 +350,21 @@ def test_counting_needs_a_terminal():
         console = Console(force_terminal=True, file=sink)
         with counting_bar(console, "x") as progress:
             progress(1, 2)
+
+
+def test_an_interrupt_elsewhere_is_no_traceback(monkeypatch, made):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinyvid.evaluate.score", interrupted)
+    result = run("test", made)
+    assert result.exit_code == 130
+    assert result.stderr == "stopped\n"
+
+
+def test_python_m_is_the_command_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["tinyvid", "--version"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("tinyvid", run_name="__main__")
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out.startswith("tinyvid ")

@@ -414,3 +414,11 @@ def test_a_network_learns_left_from_right(tmp_path):
     result = fit(config, tmp_path / "run")
     assert result.rows[-1].train_acc > 0.9
     assert result.rows[-1].train_loss < result.rows[0].train_loss / 2
+
+
+def test_the_logged_loss_is_that_of_the_labels(tmp_path):
+    """With smoothing 1 the gradient is that of uniform targets; the log stays with the labels."""
+    plain = tiny("run.epochs=1", "optim.lr=0", "data.val_fraction=0", "optim.label_smoothing=0")
+    smooth = tiny("run.epochs=1", "optim.lr=0", "data.val_fraction=0", "optim.label_smoothing=1")
+    rows = [fit(c, tmp_path / str(i)).rows[0] for i, c in enumerate((plain, smooth))]
+    assert rows[0].train_loss == rows[1].train_loss

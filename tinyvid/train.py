@@ -49,7 +49,8 @@ class Row:
     Attributes:
         epoch: the epoch, from 1. step: optimiser steps so far.
         lr: learning rate of the epoch's last step.
-        train_loss, train_acc: means over the epoch's clips, while the weights change.
+        train_loss, train_acc: means over the epoch's clips, while the weights change; the loss
+            is the cross-entropy with the labels themselves, not with smoothed ones.
         val_loss: mean cross-entropy of clips. val_hit1: Video Hit@1.
         seconds: wall-clock time of the epoch, validation included.
         clips_per_s: training clips a second.
@@ -264,10 +265,12 @@ class _Trainer:
                 self.schedule.step()
             self._update_average(step)
             count = len(batch.labels)
-            loss_sum += value * count
+            # Without the smoothing, so that it can be compared with that of validation.
+            plain = float(cross_entropy(logits.numpy(), batch.labels).mean())
+            loss_sum += plain * count
             hits += int((logits.numpy().argmax(axis=1) == batch.labels).sum())
             clips += count
-            listener.step(epoch + 1, i + 1, value, count)
+            listener.step(epoch + 1, i + 1, plain, count)
         return {
             "epoch": epoch + 1,
             "step": (epoch + 1) * self.steps,
