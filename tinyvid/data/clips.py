@@ -127,7 +127,7 @@ def _clip(spec: ClipSpec, info: VideoInfo, start: float, rate: float) -> Clip:
     """The clip that begins at `start` (frames or seconds) and plays `rate` times as fast."""
     samples = np.arange(spec.frames)
     if spec.fps is None:
-        step, end = (spec.stride or 1) * rate, info.frames - 1
+        step, end = (spec.stride or 1) * rate, info.frames - 1.0
     else:
         step, end = rate / spec.fps, float(info.times[-1])
     within = int((end - start) / step + 1e-6) + 1  # samples before the end of the video

@@ -182,7 +182,7 @@ class ClipLoader:
         clips = uniform_clips(self.spec, self.videos.probe(video), self.clips_per_video)
         distinct = np.unique(np.concatenate([c.indices for c in clips]))
         pictures = self._frames(video, distinct)
-        samples = []
+        samples: list[_Sample] = []
         for clip in clips:
             frames = pictures[np.searchsorted(distinct, clip.indices)]
             cuts = three_crops(frames, size) if self.crops == 3 else [centre_crop(frames, size)]

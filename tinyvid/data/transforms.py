@@ -67,10 +67,11 @@ class Augment:
             frames = random_resized_crop(frames, size, rng, self.scale, self.ratio, self.shift)
         if rng.random() < self.flip:
             frames = flip(frames)
-        factors = [
+        brightness, contrast, saturation = (
             rng.uniform(1 - v, 1 + v) for v in (self.brightness, self.contrast, self.saturation)
-        ]
-        return colour(frames, *factors, rng.uniform(-self.hue, self.hue))
+        )
+        hue = rng.uniform(-self.hue, self.hue)
+        return colour(frames, brightness, contrast, saturation, hue)
 
 
 def normalise(clips: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -117,7 +118,8 @@ def resize_short_side(frames: np.ndarray, side: int) -> np.ndarray:
     """Scale so that the shorter side has `side` pixels and the shape stays."""
     from tinyvid.data.video import scaled_size
 
-    return resize(frames, scaled_size(*frames.shape[1:3], side))
+    _, height, width, _ = frames.shape
+    return resize(frames, scaled_size(height, width, side))
 
 
 def crop(frames: np.ndarray, top: int, left: int, size: tuple[int, int]) -> np.ndarray:
@@ -132,7 +134,8 @@ def crop(frames: np.ndarray, top: int, left: int, size: tuple[int, int]) -> np.n
 
 def centre_crop(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Cut `size` out of the middle."""
-    return crop(frames, *((f - s) // 2 for f, s in zip(frames.shape[1:3], size, strict=True)), size)
+    _, height, width, _ = frames.shape
+    return crop(frames, (height - size[0]) // 2, (width - size[1]) // 2, size)
 
 
 def three_crops(frames: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:

@@ -79,7 +79,8 @@ def verb_video(
         order = order[::-1]
     if only is not None:
         order = order[np.asarray(only)]
-    return scene.render(*(poses[name][order] for name in COORDINATES), drift[order])
+    across, down, turn, scale = (poses[name][order] for name in COORDINATES)
+    return scene.render(across, down, turn, scale, drift[order])
 
 
 def _is_backwards(label: str) -> bool:
@@ -327,7 +328,7 @@ class VerbSet(VideoSet):
         if seed < 0:
             raise UserError(f"seed must not be negative: {seed}")
         _check_size(frames, size, window)
-        self.frames, self.size, self.window = frames, size, tuple(window)
+        self.frames, self.size, self.window = frames, size, (window[0], window[1])
         self.seed = len(SPLITS) * seed + SPLITS.index(split)
         self.skipped = []
         self.videos = []

@@ -83,7 +83,7 @@ def probe(path: str | Path) -> VideoInfo:
             if frame.key_frame:
                 keys.append(index)
             duration = getattr(frame, "duration", None) or 0
-        time_base, rate = float(decoder.stream.time_base), decoder.rate
+        time_base, rate = float(decoder.stream.time_base or 1), decoder.rate
         codec = decoder.stream.codec_context.codec.canonical_name
 
     stamps = np.array([-1 if p is None else p for p in pts], dtype=np.int64)
@@ -279,14 +279,15 @@ class _Picture:
     def __init__(self, short_side: int | None):
         from av.video.reformatter import VideoReformatter
 
-        self.short_side, self.size = short_side, None
+        self.short_side = short_side
+        self.size: tuple[int, int] | None = None
         self.converter = VideoReformatter()
 
     def __call__(self, frame: Any) -> np.ndarray:
         if self.size is None:
             self.size = (frame.height, frame.width)
             if self.short_side is not None:
-                self.size = scaled_size(*self.size, self.short_side)
+                self.size = scaled_size(frame.height, frame.width, self.short_side)
             self.rotation = _rotation(frame)
         height, width = self.size
         picture = self.converter.reformat(
