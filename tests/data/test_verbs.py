@@ -98,7 +98,7 @@ def test_the_window_says_when(silhouette):
 @pytest.mark.parametrize("window", [(0.0, 1.0), (0.25, 0.75)])
 def test_a_random_frame_has_the_same_distribution_under_every_label(window):
     """Compare all coordinates jointly, as a two-sample test between labels would see them."""
-    frames, draws = 20, 2000
+    frames, draws = 20, 1000
     paths = {"across": (10, 40), "down": (5, 50), "angle": (0, 3), "size": (6, 20)}
     pick = np.random.default_rng(1)
     samples = {}
@@ -120,7 +120,9 @@ def test_a_random_frame_has_the_same_distribution_under_every_label(window):
                     ).mean(0)
                     for s in (samples[label], samples["move_left"])
                 )
-                assert np.abs(ours - theirs).max() < 0.07  # 4.4 standard deviations: 0.5 * (2 / 2000) ** 0.5 each
+                assert (
+                    np.abs(ours - theirs).max() < 0.07
+                )  # 4.4 standard deviations: 0.5 * (2 / 2000) ** 0.5 each
 
 
 def test_a_linear_look_at_single_frames_is_near_chance_and_at_differences_is_not():
