@@ -363,3 +363,17 @@ def test_the_derivative_by_torch_agrees():
         lambda t: torch.softmax(t, 1), torch.from_numpy(x.numpy().copy())
     )
     assert_close(result.numerical[0][0], want.numpy(), rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_saturated_function_is_smooth(seed):
+    rng = np.random.default_rng(seed)
+    x = tinyvid.tensor(rng.normal(size=(1, 2, 5, 6, 7)), requires_grad=True)
+    w = tinyvid.tensor(rng.normal(size=(3, 2, 3, 3, 3)), requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a kink would warn
+        assert gradcheck(lambda x, w: tinyvid.conv3d(x, w, padding=1).tanh(), [x, w], seed=seed)
+    small = tinyvid.tensor(rng.normal(size=(2, 30)) * 2, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert gradcheck(lambda x: (x.exp() * 3).tanh(), [small], mode="full")

@@ -11,6 +11,9 @@ float32 on its way.
 so half as much at h/2, and D(h/2) is close to D(h). Where that does not hold, the step
 shrinks, up to a million times: it then no longer reaches a kink nearby, or the end of the domain. A
 point where it never holds is a *kink* itself (or a jump, or a pole): f has no derivative there.
+Between the two lie functions that are smooth, but so flat beside their own size that rounding
+stops the shrinking early, such as a saturated tanh: what the steps disagree by then counts as
+noise.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import numpy as np
 SHRINKS = tuple(16**i for i in range(6))
 CURVATURE = 0.75  # the gap between one-sided differences at h/2 over that at h; a half if smooth
 UNNOTICED = 1e-5  # a jump of the derivative by less than this share of it is none
+FLAT = 1e-2  # steps that disagree by less than this share of the derivative may count as noise
 DROWNED = 1e-3  # a smaller step is of no use when rounding reaches this share of the slopes
 ROUNDINGS = 64  # the rounding error of a function value, in units of its last place
 
@@ -62,6 +66,7 @@ def derivative(
     value, noise = np.full(middle.shape, np.nan), np.zeros(middle.shape)
     kink = np.ones(middle.shape, bool)
     slopes = np.zeros(middle.shape)  # the steepest seen so far
+    rough, doubt = np.zeros(middle.shape), np.full(middle.shape, np.inf)  # for flat functions
     # The error of the result is about the square of the difference between D(h) and D(h/2);
     # a tenth of it is left for functions less regular than sines and exponentials.
     settled = 0.1 * tolerance**0.5
@@ -76,15 +81,17 @@ def derivative(
             rounding = ROUNDINGS * unit / h
             steep = np.maximum(np.abs(left), np.abs(right))
             slopes = np.fmax(slopes, np.where(np.isfinite(steep), steep, 0))
-            good = (
-                kink
-                & np.isfinite(best)
-                & ((shrink == 1) | (rounding <= DROWNED * slopes))
-                & (rest <= CURVATURE * gap + UNNOTICED * steep + rounding)
-                & (np.abs(near - wide) <= settled * np.abs(best) + rounding)
-            )
+            heard = (shrink == 1) | (rounding <= DROWNED * slopes)
+            smooth = np.isfinite(best) & (rest <= CURVATURE * gap + UNNOTICED * steep + rounding)
+            apart = np.abs(near - wide)
+            good = kink & heard & smooth & (apart <= settled * np.abs(best) + rounding)
             value[good], noise[good] = best[good], rounding[good]
             kink &= ~good
+            doubt[heard & ~smooth] = np.inf  # a closer look has shown a kink
+            flat = heard & smooth & (apart <= FLAT * np.abs(best)) & (apart + rounding < doubt)
+            rough[flat], doubt[flat] = best[flat], (apart + rounding)[flat]
             if not kink.any():
                 break
-    return Derivative(value, noise, kink, left, right)
+    flat = kink & np.isfinite(doubt)
+    value[flat], noise[flat] = rough[flat], doubt[flat]
+    return Derivative(value, noise, kink & ~flat, left, right)
