@@ -99,6 +99,14 @@ def test_grad_computes_only_what_leads_to_the_inputs():
     assert_close(grad(a * branch, a), np.array(4.0))
 
 
+def test_an_inner_input_whose_rules_did_not_run_is_not_used_up():
+    x = leaf([1.0, 2.0])
+    h = x * x
+    assert_close(grad((h * 3).sum(), h), np.array([3.0, 3.0]))
+    (h * 2).sum().backward()
+    assert_close(x.grad, np.array([4.0, 8.0]))
+
+
 def test_unused_inputs_are_an_error_unless_allowed():
     a, b = leaf(1.0), leaf(2.0)
     with pytest.raises(UserError, match=r"inputs \[1\].*allow_unused"):
@@ -181,6 +189,20 @@ def test_no_grad_records_nothing_and_is_undone_on_error():
     with pytest.raises(ZeroDivisionError), no_grad():
         raise ZeroDivisionError
     assert tinyvid.is_grad_enabled()
+
+
+def test_no_grad_decorates_functions_that_call_themselves():
+    @no_grad()
+    def power(x, n):
+        """Return x to the n."""
+        assert not tinyvid.is_grad_enabled()
+        return power(x, n - 1) * x if n else x * 0 + 1
+
+    y = power(leaf([3.0]), 4)
+    assert not y.requires_grad
+    assert_close(y, np.array([81.0]))
+    assert tinyvid.is_grad_enabled()
+    assert power.__doc__ == "Return x to the n."
 
 
 def test_no_grad_concerns_its_own_thread_only():

@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import wraps
 from itertools import count
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -276,6 +277,14 @@ class grad_mode(AbstractContextManager):
     def __init__(self, enabled: bool):
         self.enabled = enabled
 
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def decorated(*args: Any, **kwargs: Any) -> Any:
+            with grad_mode(self.enabled):  # one for each call, as calls may be nested
+                return function(*args, **kwargs)
+
+        return decorated
+
     def __enter__(self) -> None:
         self.before, _mode.enabled = _mode.enabled, self.enabled
 
@@ -284,12 +293,12 @@ class grad_mode(AbstractContextManager):
 
 
 def no_grad() -> grad_mode:
-    """Return a context in which operations are not recorded."""
+    """Return a context, or a decorator, in which operations are not recorded."""
     return grad_mode(False)
 
 
 def enable_grad() -> grad_mode:
-    """Return a context in which operations are recorded, also inside `no_grad`."""
+    """Return a context, or a decorator, in which operations are recorded, also in `no_grad`."""
     return grad_mode(True)
 
 
@@ -409,7 +418,9 @@ def _backpropagate(
                         gx = before + gx if create_graph else _wrap(before._array + given)
                     grads[x] = gx
             if edges and not retain:
-                y._edges, y._saved = None, ()
+                # An inner tensor that is an input itself may lead nowhere else: it is not used up.
+                if relevant is None or any(x in relevant for x, _ in edges):
+                    y._edges, y._saved = None, ()
     return results
 
 
