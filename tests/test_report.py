@@ -77,6 +77,18 @@ def test_confusion_shows_counts_and_shares():
     assert [t.get_text() for t in axis.get_xticklabels()] == ["a", "b"]
 
 
+@pytest.mark.parametrize("count", [2, 12])
+def test_a_long_title_stays_in_the_picture(count):
+    title = "slow_fusion on part 'test' of a folder of some length: Video Hit@1 50.0%"
+    with _style():
+        figure = _confusion(np.eye(count, dtype=int), list("abcdefghijkl")[:count], title)
+        figure.canvas.draw()
+    box = figure._suptitle.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert figure._suptitle.get_text().split() == title.split()
+
+
 def test_confusion_of_a_wrong_size(tmp_path):
     with pytest.raises(UserError, match=r"\(2, 3\) for 2 classes"):
         plot_confusion(np.zeros((2, 3)), ["a", "b"], tmp_path / "c.png")

@@ -8,6 +8,7 @@ labelled where they end.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,7 +131,9 @@ def _confusion(confusion: np.ndarray, classes: Sequence[str], title: str) -> Fig
     axis.tick_params(which="both", length=0)
     axis.set(xlabel="predicted", ylabel="true class (videos)")
     if title:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=10, weight="bold")
+        # Characters of this font are 0.09 inches wide on average; a title is rarely wider.
+        lines = textwrap.fill(title, max(20, int(figure.get_figwidth() / 0.09)))
+        figure.suptitle(lines, x=0.012, ha="left", fontsize=10, weight="bold")
     return figure
 
 
