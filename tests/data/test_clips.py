@@ -21,6 +21,8 @@ def test_uniform_clips_reach_from_the_beginning_to_the_end():
     assert indices(spec, video(10), 4) == [[0, 1, 2, 3], [2, 3, 4, 5], [4, 5, 6, 7], [6, 7, 8, 9]]
     assert indices(spec, video(10), 1) == [[3, 4, 5, 6]]
     assert indices(spec, video(4), 3) == [[0, 1, 2, 3]] * 3
+    starts = [clip[0] for clip in indices(spec, video(11), 4)]
+    assert starts == [0, 2, 5, 7]  # 0, 7/3, 14/3, 7 to the nearest frame
 
 
 def test_stride():

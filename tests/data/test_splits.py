@@ -85,6 +85,12 @@ def test_as_many_folds_as_groups_leaves_none_empty():
     assert all(len(fold) for _, fold in group_folds(videos, 5))
 
 
+def test_a_small_share_of_few_groups_is_one_group():
+    videos = Named([("a", f"g{i % 3}") for i in range(30)])
+    assert len(split_by_group(videos, 0.02)[1]) == 10
+    assert len(split_by_group(videos, 0.98)[0]) == 10
+
+
 def test_leave_one_group_out(videos):
     found = list(leave_group_out(videos))
     assert [g for g, _, _ in found] == sorted(groups(videos))

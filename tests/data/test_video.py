@@ -79,7 +79,7 @@ def test_key_frames_are_used_where_they_can_be(tmp_path):
     path = write_video(tmp_path / "a.mp4", numbered(40))
     info = probe(path)
     assert len(info.keys) >= 3
-    late = np.array([info.keys[-1] + 1])
+    late = np.array([info.keys[-2], info.keys[-1] + 1])
     assert list(_read_from_keys(path, late, None, info)) == late.tolist()
 
 
