@@ -84,6 +84,15 @@ def test_an_input_with_small_derivatives_is_checked_too():
     assert [f.input for f in result.failures] == [1]
 
 
+def test_an_output_with_small_derivatives_is_checked_too():
+    def fn(x):
+        wrong = record(x.data * 1e-4, (x, lambda g, y: g * 1.1e-4))
+        return x * 1e6, wrong
+
+    result = gradcheck(fn, normal(30), mode="random", raise_exception=False)
+    assert [f.output for f in result.failures] == [1]
+
+
 def test_an_output_without_gradient_that_matters_fails():
     def fn(x):
         return [x * 2, tinyvid.sin(x).detach()]
@@ -228,6 +237,12 @@ def test_nothing_but_kinks_is_no_pass():
     assert "nothing was checked" in str(result)
 
 
+@pytest.mark.parametrize("mode", ["full", "random"])
+def test_no_elements_are_no_pass(mode):
+    with pytest.raises(GradcheckError, match="there are no elements"):
+        gradcheck(tinyvid.exp, leaf(np.ones((0, 3))), mode=mode)
+
+
 def test_the_end_of_a_domain_is_left_by_smaller_steps():
     result = gradcheck(lambda x: tinyvid.log(x) + tinyvid.sqrt(x), leaf([1e-6, 1e-3, 1.0]))
     assert not result.kinks
@@ -320,6 +335,13 @@ def test_small_differences_between_runs_can_be_allowed():
         (lambda x: 3.0, leaf([1.0]), {}, "must return tensors, not float"),
         (tinyvid.argmax, leaf([1.0]), {}, "returned no floating-point tensor"),
         (tinyvid.exp, [Tensor(np.ones(2) * 1j)], {}, r"inputs\[0\] is complex128"),
+        pytest.param(
+            tinyvid.exp,
+            tinyvid.tensor(np.ones(2, np.longdouble), requires_grad=True),
+            {},
+            r"float\d+ cannot be checked, only those of float64",
+            marks=pytest.mark.skipif(np.longdouble == np.double, reason="the two are one here"),
+        ),
         (tinyvid.exp, leaf([1.0]), {"mode": "fast"}, "mode='fast' must be one of"),
         (tinyvid.exp, leaf([1.0]), {"kinks": "hide"}, "kinks='hide' must be one of"),
         (

@@ -20,7 +20,7 @@ from tinyvid.errors import UserError
 # By dtype: the relative tolerance, and the slack as a share of the largest derivative around.
 TOLERANCES = {"float64": (1e-8, 1e-9), "float32": (1e-4, 2e-5), "float16": (3e-2, 1e-2)}
 DRAWS = 2  # pairs (u, v) in random mode
-SMALL_PART = 1e-3  # an input with a smaller part in the sum is also moved by itself
+SMALL_PART = 1e-3  # inputs and outputs with a smaller part in the sum are also taken by themselves
 LISTED = 5  # differing elements that are listed for each pair of input and output
 
 
@@ -32,6 +32,10 @@ class Check:
         self.arrays, self.results = function.arrays, function.results
         dtypes = [a.dtype for a in [*self.arrays, *self.results]]
         dtype = max(dtypes, key=lambda d: np.finfo(d).eps)
+        for other in dtypes:
+            if str(other) not in TOLERANCES:
+                known = ", ".join(TOLERANCES)
+                raise UserError(f"gradients of {other} cannot be checked, only those of {known}")
         step_dtype = np.dtype(np.float64) if self._takes_float64() else dtype
         unit = float(np.finfo(step_dtype).eps)
         step = float(unit**0.2 if eps is None else eps)
@@ -97,7 +101,8 @@ class Check:
         total, count = self.middle.size, self.point.size
         unit_rows = [self.cotangents(e) for e in np.eye(total)]
         gradients = self.function.backward(self.arrays, unit_rows)
-        missing = np.array([[g is None for g in row] for row in gradients]).reshape(total, -1)
+        missing = np.array([[g is None for g in row] for row in gradients])
+        missing = missing.reshape(total, len(self.arrays))
         a = np.array([self.inputs.join(row) for row in gradients]).reshape(total, count)
         n, noise, kink = np.zeros((3, total, count))
         for j in range(count):
@@ -159,37 +164,40 @@ class Check:
     def random(self) -> None:
         """Compare <v, J u> with <J'v, u>, where u moves all the inputs at once.
 
-        Where the part of an input in the sum is small, it is then moved by itself.
+        Where the part of an input in the sum is small, it is then moved by itself; where that of
+        an output is, it is then seen by itself.
         """
-        everything = slice(0, self.point.size)
+        columns, rows = slice(0, self.point.size), slice(0, self.middle.size)
         for _ in range(DRAWS if self.point.size else 0):
-            parts = self._random_direction(everything)
-            small = parts < SMALL_PART * parts.max()
-            for columns in [c for c, few in zip(self.inputs.slices, small, strict=True) if few]:
-                if columns.stop > columns.start and not self.result.wrong:
-                    self._random_direction(columns)
+            by_input, by_output = self._random_direction(columns, rows)
+            alone = [(c, rows) for c in _small(self.inputs.slices, by_input)]
+            alone += [(columns, r) for r in _small(self.outputs.slices, by_output)]
+            for some_columns, some_rows in alone:
+                if not self.result.wrong:
+                    self._random_direction(some_columns, some_rows)
             if self.result.wrong:  # one fault is located; others show when it is mended
                 return
 
-    def _random_direction(self, columns: slice) -> np.ndarray:
-        """Compare once, along a random direction of these elements; return the inputs' parts."""
+    def _random_direction(self, columns: slice, rows: slice) -> tuple[list[float], list[float]]:
+        """Compare once, along a random direction of these inputs, for a random cotangent of these
+        outputs; return the parts of each input and each output in the sum."""
         u = _only(self.rng.standard_normal(self.point.size), columns)
         u *= np.maximum(1, np.abs(self.point))
         d = self.along(u)
         if not self.result.kinks:
             self._note_kinks(None, d)
-        v = np.where(d.kink, 0, self.random_row())
+        v = np.where(d.kink, 0, _only(self.random_row(), rows))
         g = self.inputs.join(self.backward(v))
-        products = v * np.where(d.kink, 0, d.value), g * u
-        largest = max(float(np.abs(p).sum()) for p in products)
-        error = abs(float(products[1].sum() - products[0].sum()))
+        by_output, by_input = v * np.where(d.kink, 0, d.value), g * u
+        largest = max(float(np.abs(p).sum()) for p in (by_input, by_output))
+        error = abs(float(by_input.sum() - by_output.sum()))
         noise = float(np.abs(v) @ d.noise)
         self.result.checked += int(not d.kink.all())
         self._note_error(error if error == error else np.inf, largest, noise)
         if not error <= (self.rtol + self.share) * largest + self.atol + noise:
             self.result.wrong += 1
             self._locate(u, v, g)
-        return np.array([np.abs(products[1][c]).sum() for c in self.inputs.slices])
+        return self.inputs.sizes(by_input), self.outputs.sizes(by_output)
 
     def _locate(self, u: np.ndarray, v: np.ndarray, g: np.ndarray) -> None:
         """Find the elements at fault by halving the direction, and then the cotangent."""
@@ -333,11 +341,21 @@ class _Row:
     def split(self, row: np.ndarray) -> list[np.ndarray]:
         return [row[s].reshape(shape) for s, shape in zip(self.slices, self.shapes, strict=True)]
 
+    def sizes(self, row: np.ndarray) -> list[float]:
+        """Return for each array the sum of the magnitudes of its elements."""
+        return [float(np.abs(row[s]).sum()) for s in self.slices]
+
     def find(self, place: int) -> tuple[int, tuple[int, ...]]:
         """Return which array, and which element of it, stands at a place of the row."""
         i = next(i for i, s in enumerate(self.slices) if place < s.stop)
         index = np.unravel_index(place - self.slices[i].start, self.shapes[i])
         return i, tuple(int(n) for n in index)
+
+
+def _small(slices: list[slice], parts: list[float]) -> list[slice]:
+    """Return those that are not empty and whose part is small beside the largest."""
+    limit = SMALL_PART * max(parts)
+    return [s for s, p in zip(slices, parts, strict=True) if s.stop > s.start and p < limit]
 
 
 def _only(row: np.ndarray, members: Any) -> np.ndarray:
