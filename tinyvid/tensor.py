@@ -417,10 +417,9 @@ def _backpropagate(
                     if before is not None:
                         gx = before + gx if create_graph else _wrap(before._array + given)
                     grads[x] = gx
-            if edges and not retain:
-                # An inner tensor that is an input itself may lead nowhere else: it is not used up.
-                if relevant is None or any(x in relevant for x, _ in edges):
-                    y._edges, y._saved = None, ()
+            # The rules of an inner tensor that is an input itself may not have run: they stay.
+            if not retain and edges and (relevant is None or any(x in relevant for x, _ in edges)):
+                y._edges, y._saved = None, ()
     return results
 
 
