@@ -270,6 +270,12 @@ def test_summary_prints_c3d(command):
     assert "78,409,573" in command("summary", "c3d")
 
 
+def test_summary_of_no_classes_is_refused(command):
+    assert "3 classes" in command("summary", "slow_fusion", "--classes", 3)
+    with pytest.raises(UserError, match="num_classes=0"):
+        command("summary", "slow_fusion", "--classes", 0)
+
+
 @pytest.mark.parametrize("name", ["c3d", "slow_fusion", "worked_early_fusion"])
 def test_summary_fits_a_narrow_terminal(command, name):
     text = command("summary", name, columns=80)

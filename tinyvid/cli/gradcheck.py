@@ -31,9 +31,10 @@ def gradcheck(
     dtype: Annotated[str | None, typer.Option(help="float32 or float64; both by default.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Take the first few cases only.")] = False,
 ) -> None:
-    """Check every operation, pass and variant: agreement with the reference, and derivatives.
+    """Check every operation, and each pass and variant of the kernels.
 
-    The exit code is 1 if a check fails.
+    A variant is compared with its reference, and the derivatives of every
+    operation with differences. The exit code is 1 if a check fails.
     """
     from rich.console import Console
 

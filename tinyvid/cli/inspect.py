@@ -31,10 +31,11 @@ PIPED_WIDTH = 200  # no terminal, no reason to break lines
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the networks: the clip they are meant for, parameters, arithmetic, and what they are.
+    """List the networks: their clip, parameters, arithmetic, and what they are.
 
-    Parameters and multiply-accumulates are those for one clip of that size, and for 10 classes
-    (the full-size networks: those of their paper, 487 or 101).
+    Parameters and multiply-accumulates are those for one clip of the size that
+    the network is meant for, and for 10 classes (the full-size networks: those
+    of their paper, 487 or 101).
     """
     from tinyvid import models as networks
     from tinyvid import nn
@@ -88,9 +89,10 @@ def summary(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.")] = False,
 ) -> None:
-    """Show a network layer by layer: sizes, receptive fields, parameters, arithmetic, memory.
+    """Show a network layer by layer: sizes, receptive fields, arithmetic, memory.
 
-    Sizes are those of one clip. Nothing is computed, so that large networks take no longer.
+    Sizes are those of one clip. Nothing is computed, so that large networks
+    take no longer.
     """
     from tinyvid import models as networks
     from tinyvid import nn
@@ -103,13 +105,13 @@ def summary(
         entry = networks.entry(name)
         sizes = entry.clip if clip is None else _clip(clip)
         with nn.shapes_only():
-            model = networks.build(name, classes or entry.classes, sizes, **options)
+            scores = entry.classes if classes is None else classes
+            model = networks.build(name, scores, sizes, **options)
         rows = summarise(model, sizes, fold=not every_layer)
         if as_json or as_csv:
             every += [{"model": name, **row.as_dict()} for row in rows]
             continue
-        scores = f"{classes or entry.classes} classes"
-        console.print(f"\n[bold]{name}[/]  clip {size_text(sizes)}, {scores}: {entry.line}")
+        console.print(f"\n[bold]{name}[/]  clip {size_text(sizes)}, {scores} classes: {entry.line}")
         _print_rows(console, rows, total(rows))
         convs = sum(row.macs for row in rows if row.layer.startswith("Conv"))
         console.print(f"convolutions alone: {count(convs)}MAC = {count(2 * convs)}FLOP")
@@ -130,7 +132,7 @@ def budget(
     bits: Annotated[int, typer.Option(help="Bits a pixel, all channels together.")] = 24,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show how many bytes a clip takes, and how many a minute of raw video does."""
+    """Show how many bytes a clip takes, and how many a minute of raw video."""
     from tinyvid.budget import RAW_VIDEOS, binary
     from tinyvid.budget import budget as work_out
 

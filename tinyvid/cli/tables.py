@@ -57,15 +57,13 @@ def print_metrics(console: Console, metrics: Metrics, classes: list[str], title:
     table.add_row("mean class accuracy", f"{metrics.mean_class:6.1%}", "")
     console.print(table, highlight=False)
     if len(classes) <= MOST_CLASSES:
+        console.print("\ntrue class (rows), predicted class (columns)", highlight=False)
         console.print(confusion_table(metrics.confusion, classes), highlight=False)
 
 
 def confusion_table(confusion: np.ndarray, classes: list[str]) -> Table:
     """Return the confusion matrix as a table; columns are numbered as the rows are."""
-    table = Table(
-        title="\ntrue class (rows), predicted class (columns)", title_justify="left", box=None
-    )
-    table.title_style = ""
+    table = Table(box=None)
     table.add_column("", justify="right", style="dim")
     table.add_column("")
     for j in range(len(classes)):
