@@ -24,7 +24,7 @@ FRAMES = 6
 
 def main(single: str, slow: str) -> None:
     videos = open_data("verbs", size=64, per_class=1, frames=20, seed=5)
-    figure = plt.figure(figsize=(10, 4.6), layout="constrained")
+    figure = plt.figure(figsize=(10, 3.5), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(2.1, 1))
     grid = left.subplots(len(videos.classes) // 2, 2)
     left.suptitle("verbs: eight actions, each the reverse in time of another", fontsize=11)
@@ -40,7 +40,7 @@ def main(single: str, slow: str) -> None:
     names = ["chance", "single frame", "slow fusion\n(3-D CNN)"]
     shares = [1 / len(videos.classes), *(_hit1(run) for run in (single, slow))]
     bars = panel.barh(
-        names[::-1], shares[::-1], color=["#0072B2", "#E69F00", "#BBBBBB"], height=0.6
+        names[::-1], shares[::-1], color=["#0072B2", "#E69F00", "#BBBBBB"], height=0.5
     )
     panel.bar_label(bars, [f"{share:.1%}" for share in shares[::-1]], padding=3)
     panel.set_xlim(0, 1.2)
