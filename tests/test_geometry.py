@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from tinyvid.errors import UserError
@@ -137,3 +138,16 @@ def test_per_axis():
     assert per_axis("stride", [1, 2], 2, 1) == (1, 2)
     with pytest.raises(UserError, match=r"stride=1\.5|stride=\(1\.5, 1\)"):
         per_axis("stride", (1.5, 1), 2, 1)
+
+
+@pytest.mark.parametrize("value", [2, np.int64(2), (2, 2, 2), [2, np.int32(2), 2]])
+def test_sizes_may_be_integers_of_numpy(value):
+    sizes = per_axis("stride", value, 3, 1)
+    assert sizes == (2, 2, 2)
+    assert all(type(size) is int for size in sizes)
+
+
+@pytest.mark.parametrize("value", [1.5, None, (2, 2), (2, 2.0, 2), "two", 0])
+def test_what_is_no_size_is_refused(value):
+    with pytest.raises(UserError, match=r"stride=.*one int of at least 1, or 3 of them"):
+        per_axis("stride", value, 3, 1)

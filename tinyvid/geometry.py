@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from numbers import Integral
 from typing import TypeAlias
 
 from tinyvid.errors import UserError
@@ -42,12 +43,12 @@ def output_size(
 
 def per_axis(name: str, value: int | Sequence[int], rank: int, least: int) -> Ints:
     """Return `value` as `rank` ints of at least `least`; one int stands for every axis."""
-    values = (value,) * rank if isinstance(value, int) else tuple(value)
-    if len(values) != rank or not all(isinstance(v, int) and v >= least for v in values):
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * rank
+    if len(values) != rank or not all(isinstance(v, Integral) and v >= least for v in values):
         raise UserError(
             f"{name}={value!r}: give one int of at least {least}, or {rank} of them, one an axis"
         )
-    return values
+    return tuple(map(int, values))
 
 
 def resolve_padding(
