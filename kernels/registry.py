@@ -15,11 +15,11 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
+from tinyvid.device import check_device
 from tinyvid.errors import UserError, nearest
 
 # The targets whose variants run on a device, best first.
 TARGETS = {"cpu": ("cpu", "reference")}
-PLANNED = ("cuda", "emulator")
 
 _KERNELS: dict[str, Kernel] = {}
 # What `use` asked for: kernel -> variant. Each thread and each task has its own.
@@ -91,9 +91,7 @@ class Kernel:
 
     def select(self, *args: Any, device: str = "cpu") -> Variant:
         """Return the variant that a call with these arguments runs."""
-        targets = TARGETS.get(device)
-        if targets is None:
-            raise UserError(_unknown_device(device))
+        targets = TARGETS[check_device(device)]
         wanted = _CHOSEN.get().get(self.name)
         if wanted is not None:
             variant = self.variants[wanted]
@@ -115,18 +113,6 @@ def _why_not(variant: Variant, args: tuple, targets: tuple[str, ...], device: st
     if variant.target not in targets:
         return f"does not run on device {device!r}"
     return variant.unfit(*args) if variant.unfit is not None else None
-
-
-def _unknown_device(device: str) -> str:
-    known = ", ".join(map(repr, TARGETS))
-    if device in PLANNED:
-        return f"device {device!r} is not built yet in this version; there is {known}"
-    planned = " and ".join(map(repr, PLANNED))
-    hint = nearest(device, [*TARGETS, *PLANNED])
-    return (
-        f"no device is called {device!r}; there is {known} "
-        f"({planned} are not built yet in this version).{hint}"
-    )
 
 
 def kernels() -> list[Kernel]:
