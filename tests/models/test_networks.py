@@ -22,7 +22,6 @@ SMALL = [
 ]
 WORKED = ["worked_late_fusion", "worked_early_fusion", "worked_slow_fusion"]
 KARPATHY = [name for name in models.names() if name.startswith("karpathy")]
-SMALL = models.names()[:6]
 NARROW = {"width": 1, "hidden": 8}
 
 
