@@ -15,6 +15,7 @@ if not _os.path.isdir(_os.path.join(__path__[0], "kernels")):
 
 import importlib as _importlib
 
+from tinyvid.backward import grad
 from tinyvid.creation import (
     arange,
     from_numpy,
@@ -32,7 +33,7 @@ from tinyvid.gradcheck import gradcheck, gradgradcheck
 from tinyvid.ops import *  # noqa: F403
 from tinyvid.ops import __all__ as _operations
 from tinyvid.random import manual_seed
-from tinyvid.tensor import Tensor, enable_grad, grad, is_grad_enabled, no_grad
+from tinyvid.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
 
 __version__ = "0.1.0"
 __all__ = [

@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from tinyvid.backward import grad
 from tinyvid.checking.compare import Check
 from tinyvid.checking.pullback import ArrayFunction, RuleError, float_tensors
 from tinyvid.checking.result import Failure, GradcheckResult, Kink
 from tinyvid.errors import UserError, nearest
-from tinyvid.tensor import Tensor, grad, record
+from tinyvid.tensor import Tensor, record
 
 __all__ = [
     "Failure",

@@ -20,9 +20,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tinyvid import nn
+from tinyvid.backward import grad
 from tinyvid.errors import UserError
 from tinyvid.ops.shape import getitem
-from tinyvid.tensor import Tensor, grad, no_grad
+from tinyvid.tensor import Tensor, no_grad
 from tinyvid.trace import Axis, Step, axis_windows
 
 Ints: TypeAlias = tuple[int, ...]

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from tinyvid.backward import grad
 from tinyvid.errors import UserError
-from tinyvid.tensor import Tensor, enable_grad, grad, record
+from tinyvid.tensor import Tensor, enable_grad, record
 
 
 class RuleError(Exception):

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tinyvid.tensor import Tensor, _wrap, grad, is_grad_enabled, record
+from tinyvid.backward import grad
+from tinyvid.tensor import Tensor, _wrap, is_grad_enabled, record
 
 
 def fused(
