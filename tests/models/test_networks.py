@@ -273,6 +273,7 @@ def test_names_and_lines():
         (("slow_fuson", 3), {}, "Did you mean 'slow_fusion'"),
         (("slow_fusion", 3), {"widht": 8}, "no option 'widht'. Did you mean 'width'"),
         (("c3d", 3), {"pad_pool5": False}, "no option 'pad_pool5'"),
+        (("worked_slow_fusion", 3), {"dropout": 0.5}, "It has: none."),
         (("slow_fusion", 0), {}, "num_classes=0"),
         (("slow_fusion", True), {}, "num_classes=True"),
         (("slow_fusion", 3), {"width": 0}, "width=0"),

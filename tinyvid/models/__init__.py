@@ -146,7 +146,7 @@ def build(
         if option not in known.defaults:
             raise UserError(
                 f"{name} has no option {option!r}.{nearest(option, known.defaults)} "
-                f"It has: {', '.join(known.defaults)}."
+                f"It has: {', '.join(known.defaults) or 'none'}."
             )
     _check_sizes(name, num_classes, given, options)
     try:
