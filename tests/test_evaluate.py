@@ -11,6 +11,7 @@ from compare import assert_close
 
 import tinyvid
 from tinyvid import nn
+from tinyvid.checkpoint import load_checkpoint, save_checkpoint
 from tinyvid.config import load_config
 from tinyvid.crossval import cross_validate, fold_names
 from tinyvid.data import ClipLoader, normalise, open_data, write_verbs
@@ -255,6 +256,18 @@ def test_files_that_cannot_be_predicted(run, tmp_path):
         predict(run, [tmp_path / "text.mp4"])
     with pytest.raises(UserError, match="clips=0"):
         predict(run, [tmp_path / "none.mp4"], clips=0)
+
+
+def test_weights_that_give_nan_predict_nothing(run, files, tmp_path):
+    broken = Run.open(shutil.copytree(run.path, tmp_path / "broken"))
+    checkpoint = load_checkpoint(broken.best)
+    checkpoint.weights = {
+        k: w * w.dtype.type(np.nan if "fc" in k else 1) for k, w in checkpoint.weights.items()
+    }
+    save_checkpoint(broken.best, checkpoint)
+    file = sorted(files.rglob("*.mp4"))[0]
+    with pytest.raises(UserError, match=r"\.mp4: the network of .*broken gives NaN"):
+        predict(broken, [file])
 
 
 def test_a_run_that_is_none(tmp_path, run):

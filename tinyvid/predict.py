@@ -58,7 +58,8 @@ def predict(
         fusion: how the clips' scores become the file's; see `tinyvid.metrics.fuse`.
 
     Raises:
-        UserError: a file is missing or cannot be decoded; the message names it.
+        UserError: a file is missing or cannot be decoded, or the network gives NaN for it; the
+            message names it.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     if clips is not None and clips < 1:
@@ -76,6 +77,10 @@ def predict(
         length = float(info.times[one.indices.max()] - info.times[one.indices.min()]) + frame
         count = clips or min(MOST_CLIPS, max(1, math.ceil(info.seconds / length - 0.01)))
         scores = score(model, opened.subset([i]), run.config, clips=count)
+        if not np.isfinite(scores.logits).all():
+            raise UserError(
+                f"{video.path}: the network of {run.path} gives NaN or infinity: train it again"
+            )
         ends = [
             float(info.times[c.indices.max()]) + frame for c in uniform_clips(spec, info, count)
         ]
