@@ -202,9 +202,13 @@ def test_skipped_files_are_counted_and_listed(files, tmp_path):
     result = run(*args, "--epochs", 1, "--out", tmp_path / "run")
     assert result.exit_code == 0, result.output
     assert f"skipped 1 files that cannot be used:\n  {bad}: " in result.stdout
-    strict = run(*args, "--set", "data.strict=true", "--out", tmp_path / "strict")
-    assert strict.exit_code == 2
-    assert str(bad) in strict.stderr
+    test = ["test", tmp_path / "run", "--data", files, "--clips", 1]
+    crossval = ["crossval", *args[1:], "--by", 2, "--epochs", 1, "--out", tmp_path / "cv"]
+    for command in ([*args, "--out", tmp_path / "strict"], test, crossval):
+        strict = run(*command, "--strict")
+        assert strict.exit_code == 2, command
+        assert strict.stderr.startswith(f"error: {bad}: ")
+    assert f"skipped 1 files that cannot be used:\n  {bad}: " in run(*test).stdout
     bad.unlink()
 
 

@@ -37,7 +37,7 @@ from tinyvid.report import plot_curves
 from tinyvid.runs import Run, build_model, load_weights, resolved, write_csv
 
 # Keys that may differ between a run and its continuation, because no result depends on them.
-FREE_KEYS = ("data.workers", "data.prefetch", "data.cache")
+FREE_KEYS = ("data.workers", "data.prefetch", "data.cache", "data.strict")
 
 DRAW_EVERY = 30.0  # seconds between drawings of the curves, which takes half a second
 

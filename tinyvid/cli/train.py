@@ -30,6 +30,9 @@ _Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Set one key of the config, such as optim.lr=0.01.", metavar="K=V"),
 ]
+_Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at a file that cannot be read; else skip it.")
+]
 _Epochs = Annotated[int | None, typer.Option(help="Passes over the training videos.")]
 _Fusion = Annotated[
     str, typer.Option(help="How clips become a video: mean_prob, mean_logit or max.")
@@ -47,6 +50,7 @@ def train(
         ),
     ] = None,
     data: _Data = None,
+    strict: _Strict = False,
     config: _ConfigFile = None,
     set_: _Set = None,
     out: Annotated[
@@ -85,6 +89,7 @@ def train(
     named = {
         "model.name": model,
         "data.path": data,
+        "data.strict": strict or None,
         "run.epochs": epochs,
         "run.seed": seed,
         "data.test_group": test_group or None,
@@ -133,6 +138,7 @@ def evaluate(
         typer.Option(help="The run's train, val or test part.", show_default="test, else val"),
     ] = None,
     data: _Data = None,
+    strict: _Strict = False,
     from_scores: Annotated[
         bool, typer.Option("--from-scores", help="Use the scores of the last test; run nothing.")
     ] = False,
@@ -161,6 +167,7 @@ def evaluate(
 
     _check_fusion(fusion)
     opened = Run.open(run)
+    opened.config.data.strict |= strict
     folder = out or run / "test"
     console = Console()
     if from_scores:
@@ -223,6 +230,7 @@ def crossval(
         str, typer.Argument(help="The network; `tinyvid models` lists them.", metavar="MODEL")
     ],
     data: _Data = None,
+    strict: _Strict = False,
     by: Annotated[
         str, typer.Option(help="'group' leaves out one group at a time; a number makes k folds.")
     ] = "group",
@@ -254,7 +262,14 @@ def crossval(
     from tinyvid.crossval import cross_validate
 
     _check_fusion(fusion)
-    named = _given({"model.name": model, "data.path": data, "run.epochs": epochs})
+    named = _given(
+        {
+            "model.name": model,
+            "data.path": data,
+            "data.strict": strict or None,
+            "run.epochs": epochs,
+        }
+    )
     settings = load_config(config, ["data.val_fraction=0", *(set_ or ())], named)
     folder = out or Path("runs") / f"crossval-{model}-{_data_name(settings)}"
     console = Console()
