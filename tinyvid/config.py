@@ -18,6 +18,7 @@ from typing import Any
 
 import tomli_w
 
+from tinyvid.device import check_device
 from tinyvid.errors import UserError, nearest
 
 if sys.version_info >= (3, 11):
@@ -376,6 +377,8 @@ def _convert(dotted: str, value: Any, wanted: Any, found: Field | None = None) -
 
 
 def _check_range(dotted: str, value: Any, limits: Mapping[str, Any]) -> None:
+    if dotted == "run.device":
+        check_device(value)
     choices, least, most = limits["choices"], limits["least"], limits["most"]
     if choices and value not in choices:
         listed = ", ".join(choices)
