@@ -1,5 +1,6 @@
 """The command line: what it prints, and what bad input gets."""
 
+import inspect
 import runpy
 import subprocess
 import sys
@@ -10,13 +11,21 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tinyvid.cli import app
+from tinyvid.cli import app, gradcheck, train
 from tinyvid.cli.progress import Reporter
 from tinyvid.cli.tables import bar, confusion_table, counting_bar
 from tinyvid.data import write_verbs
 from tinyvid.train import Row
 
 ROOT = Path(__file__).resolve().parents[1]
+
+COMMANDS = {
+    "train": train.train,
+    "test": train.evaluate,
+    "predict": train.predict,
+    "crossval": train.crossval,
+    "gradcheck": gradcheck.gradcheck,
+}
 
 TINY = {
     "data.options.per_class": "3",
@@ -138,7 +147,11 @@ def errors():
     yield "key", ["train", "slow_fusion", "--set", "optim.lrr=1"], "Did you mean 'optim.lr'?"
     yield "value", ["train", "slow_fusion", "--set", "optim.lr=x"], "optim.lr = 'x': give a number"
     yield "config", ["train", "slow_fusion", "--config", "no.toml"], "config no.toml: No such file"
-    yield "device", ["train", "slow_fusion", "--device", "cuda"], "device 'cuda' is not built in this"
+    yield (
+        "device",
+        ["train", "slow_fusion", "--device", "cuda"],
+        "device 'cuda' is not built in this",
+    )
     yield "no device", ["train", "slow_fusion", "--device", "gpu"], "no device is called 'gpu'"
     yield "no resume", ["train", "--resume"], "--resume: name the run with --out"
     yield "none", ["train", "--resume", "--out", "none"], "--resume: none holds no run"
@@ -255,6 +268,16 @@ def test_every_command_explains_itself(command):
         "crossval",
     )
     assert "Usage: " in result.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_80_columns(command):
+    """Each line of the description is printed as it is written, examples indented."""
+    written = inspect.cleandoc(COMMANDS[command].__doc__).splitlines()[1:]
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"}).stdout
+    lines = [line.removeprefix(" ").rstrip() for line in shown.splitlines()]
+    first = lines.index(written[1])
+    assert lines[first : first + len(written) - 1] == written[1:]
 
 
 def test_python_m_tinyvid():

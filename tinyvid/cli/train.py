@@ -77,12 +77,12 @@ def train(
 ) -> None:
     """Train a network on videos.
 
-    The run's folder gets the best and the last weights, the log as CSV and as a picture, and the
-    whole config. A run that was stopped goes on with --resume, and ends with the very weights
-    that it would have had.
+    The run's folder gets the best and the last weights, the log as CSV
+    and as a picture, and the whole config. A run that was stopped goes on
+    with --resume, and ends with the very weights that it would have had.
 
         tinyvid train slow_fusion --data verbs
-        tinyvid train slow_fusion --data my_videos --set clip.frames=32 --out runs/mine
+        tinyvid train slow_fusion --data my_videos --set clip.frames=32
     """
     from tinyvid.config import load_config
 
@@ -151,9 +151,10 @@ def evaluate(
 ) -> None:
     """Test a trained network on several clips of each video.
 
-    Prints Hit@1 of clips and of videos, Hit@5 of videos, the mean of the classes' accuracies, and
-    which class was taken for which. Saves the scores of every clip, so that another --fusion can
-    be tried at once with --from-scores.
+    Prints Hit@1 of clips and of videos, Hit@5 of videos, the mean of the
+    classes' accuracies, and which class was taken for which. Saves the
+    scores of every clip, so that another --fusion can be tried at once
+    with --from-scores.
 
         tinyvid test runs/slow_fusion-verbs --clips 10
         tinyvid test runs/slow_fusion-verbs --from-scores --fusion max
@@ -209,7 +210,8 @@ def predict(
 ) -> None:
     """Say what a video shows, and when.
 
-    Prints the most probable classes of each file, and the first of them clip by clip.
+    Prints the most probable classes of each file, and the first of them
+    clip by clip.
 
         tinyvid predict runs/slow_fusion-verbs video.mp4
         tinyvid predict runs/slow_fusion-verbs *.mp4 --clips 20 --top 3
@@ -248,9 +250,10 @@ def crossval(
 ) -> None:
     """Test every group by a network that has never seen it.
 
-    Trains and tests once for each fold and seed, and prints a table with mean and spread. Nothing
-    is validated unless data.val_fraction is set, and the last epoch is tested. What is finished is
-    kept: the same command goes on where it was stopped.
+    Trains and tests once for each fold and seed, and prints a table with
+    mean and spread. Nothing is validated unless data.val_fraction is set,
+    and the last epoch is tested. What is finished is kept: the same
+    command goes on where it was stopped.
 
         tinyvid crossval slow_fusion --data gestures --by group --seeds 0,1,2
     """
