@@ -57,7 +57,9 @@ class DataConfig:
     """Which videos, and which of them are for what."""
 
     path: str = key("verbs", "a folder of class folders, a CSV of path,label,group, or verbs")
-    options: dict[str, Any] = key({}, "keyword arguments of the data set, such as count for verbs")
+    options: dict[str, Any] = key(
+        {}, "keyword arguments of the data set, such as per_class for verbs"
+    )
     strict: bool = key(False, "stop at a file that cannot be read, instead of skipping it")
     test_group: list[str] = key([], "groups held out for testing; never trained on")
     fold: str = key("", "hold out the k-th of K parts of the groups for testing: 'k/K', from 1")
