@@ -90,6 +90,13 @@ def test_grad_sums_over_several_outputs():
     assert_close(g, np.array([1.0 * 2 + 2, 10.0 * 2 + 4]))
 
 
+def test_grad_with_respect_to_nothing():
+    x = tensor([2.0], requires_grad=True)
+    y = x * x
+    assert grad(y, []) == ()
+    assert_close(grad(y, x), np.array([4.0], np.float32))  # the graph was left alone
+
+
 def test_grad_computes_only_what_leads_to_the_inputs():
     def refuse(g, y):
         raise AssertionError("this rule leads to no input")

@@ -39,6 +39,8 @@ def grad(
     """
     outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     ins = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if not ins:
+        return ()
     one = not isinstance(grad_outputs, (list, tuple))  # NumPy gives scalars for 0-d arrays
     cotangents = [grad_outputs] * len(outs) if one else list(grad_outputs)
     if len(cotangents) != len(outs) or (grad_outputs is not None and one and len(outs) > 1):

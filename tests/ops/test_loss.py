@@ -58,6 +58,24 @@ def test_infinite_logits():
     assert_close(tinyvid.logsumexp(rows, 1, keepdim=True), np.array([[-inf], [inf], [1]], f32))
 
 
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_a_dim_that_is_not_there(name):
+    function = getattr(tinyvid, name)
+    for shape, dim in (((2, 3), 9), ((2, 3), -3), ((), -1)):
+        with pytest.raises(UserError, match=f"{dim}.*names an axis .* {len(shape)} axes lack"):
+            function(tinyvid.ones(shape), dim)
+
+
+def test_softmax_over_several_axes():
+    x = RNG.normal(size=(2, 3, 4))
+    e = np.exp(x)
+    want = e / e.sum((0, 2), keepdims=True)
+    assert_close(tinyvid.softmax(tensor(x), (0, 2)), want, rtol=1e-12)
+    assert_close(tinyvid.log_softmax(tensor(x), (0, 2)), np.log(want), rtol=1e-12)
+    assert_close(tinyvid.logsumexp(tensor(x), (0, 2)), np.log(e.sum((0, 2))), rtol=1e-12)
+    gradcheck(lambda x: tinyvid.logsumexp(x, (0, 2)), (leaf(x),))
+
+
 # Losses
 
 

@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tinyvid.errors import UserError
 from tinyvid.ops.elementwise import exp
 from tinyvid.ops.reduce import mean, sum
-from tinyvid.ops.shape import getitem
+from tinyvid.ops.shape import axes, getitem
 from tinyvid.tensor import Tensor, as_tensor, record
 
 
-def softmax(input: Tensor, dim: int = -1) -> Tensor:
+def softmax(input: Tensor, dim: int | Sequence[int] = -1) -> Tensor:
     """Return e^input normalised to a sum of 1 along `dim`."""
-    e = np.exp(input.data - input.data.max(dim, keepdims=True))  # so that nothing overflows
+    dims = axes(dim, input.ndim)
+    e = np.exp(input.data - input.data.max(dims, keepdims=True))  # so that nothing overflows
     return record(
-        e / e.sum(dim, keepdims=True),
-        (input, lambda g, y: y * (g - sum(g * y, dim, keepdim=True))),
+        e / e.sum(dims, keepdims=True),
+        (input, lambda g, y: y * (g - sum(g * y, dims, keepdim=True))),
     )
 
 
-def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
+def log_softmax(input: Tensor, dim: int | Sequence[int] = -1) -> Tensor:
     """Return the logarithm of the softmax along `dim`, without computing the softmax."""
-    shifted = input.data - input.data.max(dim, keepdims=True)
+    dims = axes(dim, input.ndim)
+    shifted = input.data - input.data.max(dims, keepdims=True)
     return record(
-        shifted - np.log(np.exp(shifted).sum(dim, keepdims=True)),
-        (input, lambda g, y: g - exp(y) * sum(g, dim, keepdim=True)),
+        shifted - np.log(np.exp(shifted).sum(dims, keepdims=True)),
+        (input, lambda g, y: g - exp(y) * sum(g, dims, keepdim=True)),
     )
 
 
-def logsumexp(input: Tensor, dim: int = -1, keepdim: bool = False) -> Tensor:
+def logsumexp(input: Tensor, dim: int | Sequence[int] = -1, keepdim: bool = False) -> Tensor:
     """Return log Σ e^input along `dim`."""
-    top = input.data.max(dim, keepdims=True)
+    dims = axes(dim, input.ndim)
+    top = input.data.max(dims, keepdims=True)
     top = np.where(np.isfinite(top), top, top.dtype.type(0))  # infinities: not ∞ − ∞
     with np.errstate(divide="ignore"):  # log 0 = −∞ is right where every input is −∞
-        array = top + np.log(np.exp(input.data - top).sum(dim, keepdims=True))
-    y = record(array, (input, lambda g, y: g * softmax(input, dim)), saved=(input,))
-    return y if keepdim else y.squeeze(dim)
+        array = top + np.log(np.exp(input.data - top).sum(dims, keepdims=True))
+    y = record(array, (input, lambda g, y: g * softmax(input, dims)), saved=(input,))
+    return y if keepdim else y.squeeze(dims)
 
 
 def _reduce(losses: Tensor, reduction: str, count: Tensor | float | None = None) -> Tensor:

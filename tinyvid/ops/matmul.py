@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from tinyvid.errors import UserError
-from tinyvid.ops.elementwise import add, pair
-from tinyvid.ops.reduce import unbroadcast
+from tinyvid.ops.elementwise import _fit, add, pair
 from tinyvid.ops.shape import reshape, transpose, unsqueeze
 from tinyvid.tensor import Tensor, record
 
@@ -36,10 +35,6 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         (b, lambda g, y: _fit(matmul(transpose(a, -1, -2), g), b)),
         saved=(a, b),
     )
-
-
-def _fit(g: Tensor, like: Tensor) -> Tensor:
-    return g if g.shape == like.shape else unbroadcast(g, like.shape)
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
