@@ -79,7 +79,7 @@ def cross_validate(
     if config.data.test_group or config.data.fold:
         raise UserError("cross-validation chooses data.test_group and data.fold itself: unset them")
     config = resolved(config)
-    videos = open_videos(config)
+    videos = open_videos(config, progress=listener.reading if listener else None)
     folds = fold_names(videos, by)
     out = make_folder(out)
     metrics: dict[tuple[int, str], Metrics] = {}

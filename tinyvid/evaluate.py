@@ -139,18 +139,29 @@ def clip_spec(config: Config) -> ClipSpec:
     return ClipSpec(frames, c.stride, c.fps, (height, width), c.short_side, c.pad_policy)
 
 
-def open_videos(config: Config, path: str | None = None) -> VideoSet:
-    """Open the data that the config names, or `path` in its place."""
+def open_videos(
+    config: Config,
+    path: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> VideoSet:
+    """Open the data that the config names, or `path` in its place.
+
+    `progress` is called with (files looked into, files in all) after each.
+    """
     data = config.data
     options = dict(data.options) if path is None or path == data.path else {}
     path = path or data.path
     if path != "verbs":
         options = {"workers": data.workers, "cache": data.cache, **options}
-    return open_data(path, strict=data.strict, **options)
+    return open_data(path, strict=data.strict, progress=progress, **options)
 
 
 def videos_to_test(
-    run: Run, *, part: str | None = None, data: str | None = None
+    run: Run,
+    *,
+    part: str | None = None,
+    data: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[VideoSet, str]:
     """Return the videos to test a run on, and what to call them.
 
@@ -158,6 +169,7 @@ def videos_to_test(
         part: train, val or test; by default test where the run held videos out, else val. The
             synthetic verbs have a test split of their own, of other shapes and textures.
         data: other data, all of it, in place of a part; its classes must be among the run's.
+        progress: as in `open_videos`.
 
     Raises:
         UserError: the part is empty, or the data has a class that the run does not know.
@@ -165,7 +177,7 @@ def videos_to_test(
     if data is not None:
         if part is not None:
             raise UserError(f"--part {part} is a part of the run's own data: leave out --data")
-        return _relabelled(open_videos(run.config, data), run, data), str(data)
+        return _relabelled(open_videos(run.config, data, progress), run, data), str(data)
     own = run.config.data.path
     if own == "verbs" and not run.split["test"] and part in (None, "test"):
         options = run.config.data.options
@@ -181,7 +193,7 @@ def videos_to_test(
             f"{run.path} has no videos in part {name!r}, it has {', '.join(held)}: choose one with "
             "--part, or test on other videos with --data"
         )
-    return run.part(open_videos(run.config), name), f"part {name!r} of {own}"
+    return run.part(open_videos(run.config, progress=progress), name), f"part {name!r} of {own}"
 
 
 def save_results(scores: Scores, fusion: str, title: str, folder: str | Path) -> Metrics:

@@ -70,6 +70,9 @@ class Row:
 class Listener:
     """What a run tells while it trains; the command line shows it, other callers may ignore it."""
 
+    def reading(self, done: int, total: int) -> None:
+        """Before training: `done` of `total` video files have been looked into."""
+
     def start(self, run: Run, parts: Mapping[str, VideoSet], epoch: int, steps: int) -> None:
         """Training begins with `epoch` (from 1); an epoch has `steps` steps."""
 
@@ -120,7 +123,8 @@ def fit(
             written, or `resume` with another config than the run was started with.
     """
     listener, config = listener or Listener(), resolved(config)
-    videos = open_videos(config) if videos is None else videos
+    if videos is None:
+        videos = open_videos(config, progress=listener.reading)
     if videos.skipped:
         listener.note(describe_skipped(videos))
     parts = split_parts(videos, config, listener)

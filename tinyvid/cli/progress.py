@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tinyvid.data import VideoSet
 from tinyvid.runs import Run
@@ -31,6 +31,18 @@ class Reporter(Listener, AbstractContextManager):
         self.bar: Progress | None = None
         self._epochs = self._steps = 0
         self._clips, self._since, self._told = 0, 0.0, 0.0
+
+    def reading(self, done: int, total: int) -> None:
+        if not self.console.is_terminal:
+            return
+        if self.bar is None:
+            columns = (TextColumn("reading videos"), BarColumn(), MofNCompleteColumn())
+            self.bar = Progress(*columns, console=self.console, transient=True)
+            self.bar.add_task("", total=total)
+            self.bar.start()
+        self.bar.update(self.bar.task_ids[0], completed=done)
+        if done == total:
+            self.__exit__()
 
     def start(self, run: Run, parts: Mapping[str, VideoSet], epoch: int, steps: int) -> None:
         self._epochs, self._steps = run.config.run.epochs, steps

@@ -22,7 +22,9 @@ MOST_CLASSES = 20  # a larger confusion matrix is for the picture
 
 
 @contextmanager
-def counting_bar(console: Console, what: str) -> Iterator[Callable[[int, int], None] | None]:
+def counting_bar(
+    console: Console, what: str, of: str = "clips"
+) -> Iterator[Callable[[int, int], None] | None]:
     """Show a bar while something is counted; yields what to call with (done, total)."""
     if not console.is_terminal:
         yield None
@@ -31,13 +33,17 @@ def counting_bar(console: Console, what: str) -> Iterator[Callable[[int, int], N
         TextColumn(what),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.completed}/{task.total} clips"),
+        TextColumn(f"{{task.completed}}/{{task.total}} {of}"),
         TimeRemainingColumn(),
         console=console,
         transient=True,
     ) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        task = progress.add_task("", visible=False)  # until something is counted
+
+        def count(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, visible=True)
+
+        yield count
 
 
 def print_metrics(console: Console, metrics: Metrics, classes: list[str], title: str) -> None:

@@ -176,9 +176,11 @@ def evaluate(
         title = read_json(folder / "metrics.json").get("of", str(run))
     else:
         model, checkpoint = opened.model(weights)
-        videos, name = videos_to_test(opened, part=part, data=data)
+        with counting_bar(console, "reading", "videos") as progress:
+            videos, name = videos_to_test(opened, part=part, data=data, progress=progress)
         if videos.skipped:
-            console.print(f"note: {describe_skipped(videos)}", markup=False, highlight=False)
+            note = f"note: {describe_skipped(videos)}"
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
         title = f"{opened.config.model.name} on {name}"
         with counting_bar(console, "testing") as progress:
             scores = score(

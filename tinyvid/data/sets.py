@@ -6,7 +6,7 @@ import copy
 import csv
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,8 @@ class FileSet(VideoSet):
     """Videos in files. Each is decoded once, `workers` at a time, to find out what it holds.
 
     With `strict` the first unusable file raises its VideoError, otherwise it is listed in
-    `skipped`. `cache` names a folder that remembers what was found.
+    `skipped`. `cache` names a folder that remembers what was found. `progress` is called with
+    (files looked into, files in all) after each.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class FileSet(VideoSet):
         strict: bool = False,
         workers: int = 2,
         cache: str | Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ):
         self.classes, self.videos, self.skipped = classes, [], []
         self._infos: dict[str, VideoInfo] = {}
@@ -103,7 +105,9 @@ class FileSet(VideoSet):
 
         with ThreadPoolExecutor(max(1, workers)) as pool:
             found = pool.map(examine, videos)
-            for video, info in zip(videos, found, strict=True):
+            for done, (video, info) in enumerate(zip(videos, found, strict=True), start=1):
+                if progress is not None:
+                    progress(done, len(videos))
                 if isinstance(info, VideoInfo):
                     self.videos.append(video)
                     self._infos[video.path] = info
@@ -130,7 +134,13 @@ class FileSet(VideoSet):
         return read_frames(video.path, frames, short_side, self._infos[video.path])
 
 
-def open_data(spec: str | Path, *, strict: bool = False, **options: Any) -> VideoSet:
+def open_data(
+    spec: str | Path,
+    *,
+    strict: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> VideoSet:
     """Open the data that `spec` names.
 
     A folder: its sub-folders are the classes, and every video file at any depth inside belongs
@@ -138,7 +148,7 @@ def open_data(spec: str | Path, *, strict: bool = False, **options: Any) -> Vide
     `group_pattern` finds in its path (its first group if it has one). A CSV file, or a folder
     with `clips.csv` in it: columns path (relative to the CSV), label, group; others are ignored.
     Files take the options `workers`, `cache` (see FileSet). Or "verbs", the synthetic set, whose
-    options are those of `verbs.VerbSet`.
+    options are those of `verbs.VerbSet`; nothing is read to open it, and `progress` not called.
 
     Unusable files are skipped and listed, unless `strict`. Raises UserError for what does not
     exist or holds no usable data, and for an unknown option.
@@ -162,7 +172,7 @@ def open_data(spec: str | Path, *, strict: bool = False, **options: Any) -> Vide
             f"the columns {','.join(CSV_COLUMNS)}, or 'verbs' for the built-in synthetic set"
             + (f".{nearest(str(spec), ['verbs'])}" if nearest(str(spec), ["verbs"]) else "")
         )
-    return FileSet(classes, videos, strict=strict, **options)
+    return FileSet(classes, videos, strict=strict, progress=progress, **options)
 
 
 def check_clip_length(videos: VideoSet, spec: ClipSpec) -> int:
