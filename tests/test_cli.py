@@ -1,6 +1,7 @@
 """The command line: what it prints, and what bad input gets."""
 
 import inspect
+import io
 import runpy
 import subprocess
 import sys
@@ -14,8 +15,11 @@ from typer.testing import CliRunner
 from tinyvid.cli import app, gradcheck, train
 from tinyvid.cli.progress import Reporter
 from tinyvid.cli.tables import bar, confusion_table, counting_bar
+from tinyvid.config import load_config
+from tinyvid.crossval import cross_validate
 from tinyvid.data import write_verbs
-from tinyvid.train import Row
+from tinyvid.errors import UserError
+from tinyvid.train import Listener, Row, fit
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -222,7 +226,8 @@ def test_skipped_files_are_counted_and_listed(files, tmp_path):
         strict = run(*command, "--strict")
         assert strict.exit_code == 2, command
         assert strict.stderr.startswith(f"error: {bad}: ")
-    assert f"skipped 1 files that cannot be used:\n  {bad}: " in run(*test).stdout
+    narrow = CliRunner().invoke(app, list(map(str, test)), env={"COLUMNS": "30"})
+    assert f"skipped 1 files that cannot be used:\n  {bad}: " in narrow.stdout
     bad.unlink()
 
 
@@ -344,6 +349,46 @@ def test_a_terminal_gets_a_bar():
     assert "epoch  2/12  loss 1.500  clips right  25.0%  |  val loss 1.250  Hit@1  50.0% *" in text
 
 
+def test_a_terminal_sees_videos_being_read(monkeypatch):
+    shown = []
+    monkeypatch.setattr("rich.progress.Progress.update", lambda *a, **k: shown.append(k))
+    console = Console(force_terminal=True, file=io.StringIO())
+    with Reporter(console) as reporter:
+        reporter.reading(1, 2)
+        assert [(t.description, t.total) for t in reporter.bar.tasks] == [("", 2)]
+        reporter.reading(2, 2)
+        assert reporter.bar is None  # the line is gone before training has its own
+    assert [k["completed"] for k in shown] == [1, 2]
+    plain = Console(force_terminal=False, file=io.StringIO())
+    with Reporter(plain) as reporter:
+        reporter.reading(1, 2)
+    assert plain.file.getvalue() == ""
+
+
+def test_reading_is_told_to_whoever_opens_the_data(files, tmp_path):
+    class Told(Listener):
+        def __init__(self):
+            self.told = []
+
+        def reading(self, done, total):
+            self.told.append((done, total))
+
+    count = len(list(files.rglob("*.mp4")))
+    data = {"data.path": str(files)}
+    wrong = load_config(named={**data, "data.fold": "x"})
+    calls = {
+        "data.fold = 'x'": lambda listener: fit(wrong, tmp_path, listener=listener),
+        "by='x'": lambda listener: cross_validate(
+            load_config(named=data), tmp_path, by="x", listener=listener
+        ),
+    }
+    for message, call in calls.items():  # both stop once the videos are read
+        listener = Told()
+        with pytest.raises(UserError, match=message):
+            call(listener)
+        assert listener.told == [(i + 1, count) for i in range(count)]
+
+
 def test_long_epochs_are_told_of_without_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr("tinyvid.cli.progress.PLAIN_EVERY", 0.0)
     with Reporter(Console(width=100)) as reporter:
@@ -376,7 +421,7 @@ def test_counting_needs_a_terminal():
         assert progress is None
     with open("/dev/null", "w") as sink:
         console = Console(force_terminal=True, file=sink)
-        with counting_bar(console, "x") as progress:
+        with counting_bar(console, "x", "videos") as progress:
             progress(1, 2)
 
 
