@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from itertools import count
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from tinyvid.errors import UserError
 
 Rule: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 Edge: TypeAlias = "tuple[Tensor, Rule]"
+Operation = TypeVar("Operation", bound=Callable[..., Any])
 
 _creation_order = count(1).__next__
 _new = object.__new__
@@ -254,6 +255,18 @@ def as_tensor(data: Any, like: Tensor | None = None) -> Tensor:
                 dtype = np.promote_types(dtype, np.min_scalar_type(data))
         return _wrap(np.array(data, dtype))
     return Tensor(data)
+
+
+def takes_arrays(operation: Operation) -> Operation:
+    """Let an operation take an array, a number or a list as its first argument."""
+
+    @wraps(operation)
+    def of_anything(input: Any, *args: Any, **options: Any) -> Any:
+        if not isinstance(input, Tensor):
+            input = as_tensor(input)
+        return operation(input, *args, **options)
+
+    return cast(Operation, of_anything)
 
 
 def plain_index(index: Any) -> Any:

@@ -11,13 +11,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
+
 from tinyvid import kernels
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, conv_geometry
 from tinyvid.kernels import Kernel
 from tinyvid.ops.elementwise import add
 from tinyvid.ops.shape import reshape
-from tinyvid.tensor import Tensor, record
+from tinyvid.tensor import Tensor, as_tensor, record, takes_arrays
 
 
 class _Passes(NamedTuple):
@@ -58,6 +60,7 @@ def _wgrad(gy: Tensor, x: Tensor, geometry: ConvGeometry, passes: _Passes) -> Te
     )
 
 
+@takes_arrays
 def conv3d(
     input: Tensor,
     weight: Tensor,
@@ -86,6 +89,7 @@ def conv3d(
     return _convolve(input, weight, bias, stride, padding, dilation, groups, 3)
 
 
+@takes_arrays
 def conv2d(
     input: Tensor,
     weight: Tensor,
@@ -113,6 +117,7 @@ def conv2d(
 
 
 def _convolve(input, weight, bias, stride, padding, dilation, groups, rank: int) -> Tensor:
+    weight = as_tensor(weight)
     if weight.ndim != rank + 2:
         wanted = "(K, C/groups, T, R, S)" if rank == 3 else "(K, C/groups, R, S)"
         raise UserError(f"conv{rank}d: weight must be {wanted}, not of shape {weight.shape}")
@@ -120,6 +125,6 @@ def _convolve(input, weight, bias, stride, padding, dilation, groups, rank: int)
     y = _fprop(input, weight, geometry, _passes(f"conv{rank}d"))
     if bias is None:
         return y
-    if bias.shape != weight.shape[:1]:
-        raise UserError(f"bias of shape {bias.shape} for {weight.shape[0]} output channels")
+    if np.shape(bias) != weight.shape[:1]:
+        raise UserError(f"bias of shape {np.shape(bias)} for {weight.shape[0]} output channels")
     return add(y, reshape(bias, (-1,) + (1,) * rank))

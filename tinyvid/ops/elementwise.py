@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyvid.errors import UserError
 from tinyvid.ops.reduce import unbroadcast
-from tinyvid.tensor import Tensor, _mode, _wrap, as_tensor, attach, record
+from tinyvid.tensor import Tensor, _mode, _wrap, as_tensor, attach, record, takes_arrays
 
 
 def unary(rule: Callable[..., Tensor], saves: bool = True) -> Callable[..., Callable[..., Tensor]]:
@@ -28,8 +28,8 @@ def unary(rule: Callable[..., Tensor], saves: bool = True) -> Callable[..., Call
 
     def decorate(forward: Callable[[np.ndarray], np.ndarray]) -> Callable[..., Tensor]:
         @wraps(forward)
-        def operation(input: Tensor) -> Tensor:
-            a = input
+        def operation(input: Any) -> Tensor:
+            a = input if isinstance(input, Tensor) else as_tensor(input)
             y = _wrap(forward(a.data))
             if a.requires_grad and _mode.enabled:
                 attach(y, ((a, lambda g, y: rule(g, y, a)),), ((a, a.data),) if saves else ())
@@ -101,6 +101,7 @@ def _fit(g: Tensor, like: Tensor) -> Tensor:
     return g if g.data.shape == like.data.shape else unbroadcast(g, like.shape)
 
 
+@takes_arrays
 def cast(input: Tensor, dtype: Any) -> Tensor:
     """Return the tensor converted to another dtype."""
     dtype = np.dtype(dtype)
@@ -255,6 +256,7 @@ def where(condition: Any, input: Any, other: Any) -> Tensor:
     )
 
 
+@takes_arrays
 def clamp(input: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
     """Return input limited to [min, max]; the gradient is 0 outside."""
     if min is None and max is None:

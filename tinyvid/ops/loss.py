@@ -10,9 +10,10 @@ from tinyvid.errors import UserError
 from tinyvid.ops.elementwise import exp
 from tinyvid.ops.reduce import mean, sum
 from tinyvid.ops.shape import axes, getitem
-from tinyvid.tensor import Tensor, as_tensor, record
+from tinyvid.tensor import Tensor, as_tensor, record, takes_arrays
 
 
+@takes_arrays
 def softmax(input: Tensor, dim: int | Sequence[int] = -1) -> Tensor:
     """Return e^input normalised to a sum of 1 along `dim`."""
     dims = axes(dim, input.ndim)
@@ -23,6 +24,7 @@ def softmax(input: Tensor, dim: int | Sequence[int] = -1) -> Tensor:
     )
 
 
+@takes_arrays
 def log_softmax(input: Tensor, dim: int | Sequence[int] = -1) -> Tensor:
     """Return the logarithm of the softmax along `dim`, without computing the softmax."""
     dims = axes(dim, input.ndim)
@@ -33,6 +35,7 @@ def log_softmax(input: Tensor, dim: int | Sequence[int] = -1) -> Tensor:
     )
 
 
+@takes_arrays
 def logsumexp(input: Tensor, dim: int | Sequence[int] = -1, keepdim: bool = False) -> Tensor:
     """Return log Σ e^input along `dim`."""
     dims = axes(dim, input.ndim)
@@ -61,6 +64,7 @@ def _check_weight(input: Tensor, weight: Tensor | None) -> None:
         raise UserError(f"weight of shape {np.shape(weight)} for {input.shape[1]} classes")
 
 
+@takes_arrays
 def nll_loss(
     input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -95,6 +99,7 @@ def nll_loss(
     return _reduce(-picked * weights, reduction, sum(weights))
 
 
+@takes_arrays
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -138,6 +143,7 @@ def cross_entropy(
     return hard * (1 - label_smoothing) + smooth * label_smoothing
 
 
+@takes_arrays
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """Return the squared difference; `target` has the shape of `input`."""
     if np.shape(target) != input.shape:

@@ -22,11 +22,12 @@ from tinyvid.ops.fused import fused
 from tinyvid.ops.matmul import linear
 from tinyvid.ops.norm import dropout as drop
 from tinyvid.ops.shape import cat, chunk, getitem, select, stack, transpose
-from tinyvid.tensor import Tensor, _wrap
+from tinyvid.tensor import Tensor, _wrap, as_tensor, takes_arrays
 
 State: TypeAlias = "tuple[Tensor, Tensor]"
 
 
+@takes_arrays
 def lstm(
     input: Tensor,
     weights: Sequence[Tensor],
@@ -60,6 +61,7 @@ def lstm(
     )
 
 
+@takes_arrays
 def lstm_composed(
     input: Tensor,
     weights: Sequence[Tensor],
@@ -93,6 +95,7 @@ def _layers(
             f"lstm: {len(weights)} weights are not w_ih, w_hh, b_ih, b_hh "
             f"for each layer and each of {directions} direction(s)"
         )
+    weights = [as_tensor(w) for w in weights]
     if input.ndim != 3 or 0 in input.shape[:2]:
         raise UserError(f"lstm: input must be (N, L, I), not empty, not of shape {input.shape}")
     x = input if batch_first else transpose(input, 0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tinyvid.errors import UserError
 from tinyvid.ops.elementwise import _fit, add, pair
 from tinyvid.ops.shape import reshape, transpose, unsqueeze
-from tinyvid.tensor import Tensor, record
+from tinyvid.tensor import Tensor, record, takes_arrays
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
@@ -37,6 +37,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     )
 
 
+@takes_arrays
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return input · weightᵀ + bias.
 

@@ -22,9 +22,10 @@ from tinyvid.ops.pool import avg_pool3d
 from tinyvid.ops.reduce import mean, var
 from tinyvid.ops.shape import axes, pad, reshape
 from tinyvid.random import generator
-from tinyvid.tensor import Tensor, _wrap, is_grad_enabled, no_grad, record
+from tinyvid.tensor import Tensor, _wrap, is_grad_enabled, no_grad, record, takes_arrays
 
 
+@takes_arrays
 def standardise(input: Tensor, dim: int | Sequence[int], eps: float) -> Tensor:
     """Return (input − mean) / √(variance + eps), the two taken over `dim`.
 
@@ -45,6 +46,7 @@ def standardise(input: Tensor, dim: int | Sequence[int], eps: float) -> Tensor:
     return record(centred, (input, rule), saved=(input,))
 
 
+@takes_arrays
 def batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -93,6 +95,8 @@ def batch_norm(
 
 def _update(running: Tensor | None, value: np.ndarray, momentum: float) -> None:
     if running is not None:
+        if not isinstance(running, Tensor):
+            raise UserError("batch_norm writes to running_mean and running_var: give Tensors")
         with no_grad():
             running.copy_(running.data * (1 - momentum) + value * momentum)
 
@@ -120,6 +124,7 @@ def _normalise_channels(
     return y, mean, variance
 
 
+@takes_arrays
 def layer_norm(
     input: Tensor,
     normalized_shape: Sequence[int],
@@ -144,6 +149,7 @@ def layer_norm(
     return y if bias is None else y + bias
 
 
+@takes_arrays
 def local_response_norm(
     input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Tensor:
@@ -163,6 +169,7 @@ def local_response_norm(
     return input / (squares * alpha + k) ** beta
 
 
+@takes_arrays
 def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """Zero each element with probability `p` and scale the others by 1 / (1 − p).
 

@@ -16,11 +16,12 @@ from tinyvid.errors import UserError
 from tinyvid.geometry import PoolGeometry, per_axis, pool_geometry
 from tinyvid.ops.reduce import amax
 from tinyvid.ops.shape import getitem, reshape, transpose
-from tinyvid.tensor import Tensor, _wrap, record
+from tinyvid.tensor import Tensor, _wrap, record, takes_arrays
 
 Size: TypeAlias = "int | Sequence[int]"
 
 
+@takes_arrays
 def max_pool3d(
     input: Tensor,
     kernel_size: Size,
@@ -75,6 +76,7 @@ def _flat_indices(argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
     return flat
 
 
+@takes_arrays
 def avg_pool3d(
     input: Tensor,
     kernel_size: Size,
@@ -115,6 +117,7 @@ def _spread(gy: Tensor, geometry: PoolGeometry, divisor: tuple) -> Tensor:
     )
 
 
+@takes_arrays
 def adaptive_avg_pool3d(input: Tensor, output_size: Size) -> Tensor:
     """Return means over windows chosen so that the output has the size `output_size`.
 
@@ -135,6 +138,7 @@ def adaptive_avg_pool3d(input: Tensor, output_size: Size) -> Tensor:
     return y
 
 
+@takes_arrays
 def adaptive_max_pool3d(input: Tensor, output_size: Size) -> Tensor:
     """Return maxima over the windows of `adaptive_avg_pool3d`; equal maxima share the gradient."""
     y = input
@@ -191,6 +195,7 @@ def _sizes_2d(kernel_size: Size, stride: Size | None, padding: Size) -> dict[str
     }
 
 
+@takes_arrays
 def max_pool2d(
     input: Tensor,
     kernel_size: Size,
@@ -211,6 +216,7 @@ def max_pool2d(
     return (_flat(y[0]), _flat(y[1])) if isinstance(y, tuple) else _flat(y)
 
 
+@takes_arrays
 def avg_pool2d(
     input: Tensor,
     kernel_size: Size,
@@ -231,11 +237,13 @@ def avg_pool2d(
     return _flat(y)
 
 
+@takes_arrays
 def adaptive_avg_pool2d(input: Tensor, output_size: Size) -> Tensor:
     """Return means over windows that give the output the size `output_size`."""
     return _flat(adaptive_avg_pool3d(_lift(input), _adaptive_2d(output_size)))
 
 
+@takes_arrays
 def adaptive_max_pool2d(input: Tensor, output_size: Size) -> Tensor:
     """Return maxima over windows that give the output the size `output_size`."""
     return _flat(adaptive_max_pool3d(_lift(input), _adaptive_2d(output_size)))

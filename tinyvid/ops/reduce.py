@@ -11,7 +11,7 @@ import numpy as np
 from tinyvid.errors import UserError
 from tinyvid.ops.channels import total
 from tinyvid.ops.shape import axes, broadcast_to, reshape
-from tinyvid.tensor import Tensor, record
+from tinyvid.tensor import Tensor, record, takes_arrays
 
 Dim: TypeAlias = "int | Sequence[int] | None"
 
@@ -21,6 +21,7 @@ def kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(1 if i in dims else n for i, n in enumerate(shape))
 
 
+@takes_arrays
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the sum over `dim`; integers and booleans add up to int64."""
     dims = axes(dim, input.ndim)
@@ -35,6 +36,7 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     )
 
 
+@takes_arrays
 def unbroadcast(input: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return the sum over every axis along which `shape` was broadcast: its adjoint."""
     extra = input.ndim - len(shape)
@@ -42,12 +44,14 @@ def unbroadcast(input: Tensor, shape: tuple[int, ...]) -> Tensor:
     return reshape(sum(input, [*range(extra), *stretched], keepdim=True), shape)
 
 
+@takes_arrays
 def mean(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the mean over `dim`."""
     count = math.prod(input.shape[i] for i in axes(dim, input.ndim))
     return sum(input, dim, keepdim) / count
 
 
+@takes_arrays
 def var(input: Tensor, dim: Dim = None, correction: int = 1, keepdim: bool = False) -> Tensor:
     """Return the variance over `dim`, divided by the count less `correction`."""
     count = math.prod(input.shape[i] for i in axes(dim, input.ndim))
@@ -55,16 +59,19 @@ def var(input: Tensor, dim: Dim = None, correction: int = 1, keepdim: bool = Fal
     return sum(centred * centred, dim, keepdim) / (count - correction)
 
 
+@takes_arrays
 def std(input: Tensor, dim: Dim = None, correction: int = 1, keepdim: bool = False) -> Tensor:
     """Return the standard deviation over `dim`; see `var`."""
     return var(input, dim, correction, keepdim).sqrt()
 
 
+@takes_arrays
 def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the maximum over `dim`; equal maxima share the gradient evenly."""
     return _extremum(np.amax, input, dim, keepdim)
 
 
+@takes_arrays
 def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the minimum over `dim`; equal minima share the gradient evenly."""
     return _extremum(np.amin, input, dim, keepdim)
@@ -88,12 +95,14 @@ def _not_empty(input: Tensor, dims: tuple[int, ...], name: str) -> None:
         raise UserError(f"{name}: shape {input.shape} has no elements along dim {dims}")
 
 
+@takes_arrays
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Return the index of the first maximum along `dim`, or in the flattened input."""
     _not_empty(input, axes(dim, input.ndim), "argmax")
     return record(np.argmax(input.data, dim, keepdims=keepdim))
 
 
+@takes_arrays
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """Return the index of the first minimum along `dim`, or in the flattened input."""
     _not_empty(input, axes(dim, input.ndim), "argmin")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyvid.errors import UserError
-from tinyvid.tensor import Tensor, as_tensor, plain_index, record
+from tinyvid.tensor import Tensor, as_tensor, plain_index, record, takes_arrays
 
 
 def _dims(dims: tuple) -> tuple[int, ...]:
@@ -33,6 +33,7 @@ def axis(dim: int, ndim: int) -> int:
     return axes((dim,), ndim)[0]
 
 
+@takes_arrays
 def reshape(input: Tensor, *shape: Any) -> Tensor:
     """Return the same elements in another shape; one size may be −1."""
     before = input.shape
@@ -43,6 +44,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     return record(array, (input, lambda g, y: reshape(g, before)))
 
 
+@takes_arrays
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """Return the axes from `start_dim` to `end_dim`, both included, as one."""
     if input.ndim == 0:
@@ -54,6 +56,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(input, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
 
 
+@takes_arrays
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """Return a view with its axes in the order `dims`."""
     order = _dims(dims)
@@ -63,18 +66,21 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
     return record(input.data.transpose(order), (input, lambda g, y: permute(g, back)))
 
 
+@takes_arrays
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Return a view with two axes exchanged."""
     dim0, dim1 = axis(dim0, input.ndim), axis(dim1, input.ndim)
     return record(input.data.swapaxes(dim0, dim1), (input, lambda g, y: transpose(g, dim0, dim1)))
 
 
+@takes_arrays
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Return a view without the axes of size 1, or without those of `dim` whose size is 1."""
     dims = axes(dim, input.ndim)
     return reshape(input, tuple(n for i, n in enumerate(input.shape) if n != 1 or i not in dims))
 
 
+@takes_arrays
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """Return a view with a new axis of size 1 at `dim`."""
     before = input.shape
@@ -82,6 +88,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     return record(np.expand_dims(input.data, dim), (input, lambda g, y: reshape(g, before)))
 
 
+@takes_arrays
 def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
     """Return a view in which axes of size 1 are repeated to fill `shape`."""
     before = input.shape
@@ -96,6 +103,7 @@ def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
     return record(array, (input, lambda g, y: unbroadcast(g, before)))
 
 
+@takes_arrays
 def expand(input: Tensor, *sizes: Any) -> Tensor:
     """Return a view broadcast to `sizes`; −1 keeps the size of an axis."""
     wanted = _dims(sizes)
@@ -105,6 +113,7 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     return broadcast_to(input, [n if s == -1 else s for s, n in zip(wanted, shape, strict=True)])
 
 
+@takes_arrays
 def flip(input: Tensor, *dims: Any) -> Tensor:
     """Return a view reversed along the axes `dims`."""
     reverse = axes(_dims(dims), input.ndim)
@@ -167,6 +176,7 @@ def _shapes(tensors: Sequence[Tensor]) -> str:
     return ", ".join(str(t.shape) for t in tensors)
 
 
+@takes_arrays
 def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     """Return the slice [start, start + length) along `dim`; a negative start counts from the end.
 
@@ -184,11 +194,13 @@ def narrow(input: Tensor, dim: int, start: int, length: int) -> Tensor:
     return getitem(input, _along(input, dim, slice(first, first + length)))
 
 
+@takes_arrays
 def select(input: Tensor, dim: int, index: int) -> Tensor:
     """Return the slice at `index` along `dim`, without that axis."""
     return getitem(input, _along(input, dim, index))
 
 
+@takes_arrays
 def split(input: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Return slices along `dim`, each of `split_size` (but the last) or of the sizes given."""
     n = input.shape[axis(dim, input.ndim)]
@@ -204,6 +216,7 @@ def split(input: Tensor, split_size: int | Sequence[int], dim: int = 0) -> tuple
     return tuple(narrow(input, dim, s, k) for s, k in zip(starts[:-1], split_size, strict=True))
 
 
+@takes_arrays
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """Return at most `chunks` slices along `dim`, equal but for the last."""
     if chunks < 1:
@@ -215,12 +228,14 @@ def _along(input: Tensor, dim: int, index: Any) -> tuple:
     return (slice(None),) * axis(dim, input.ndim) + (index,)
 
 
+@takes_arrays
 def getitem(input: Tensor, index: Any) -> Tensor:
     """Return input[index], for every index that NumPy knows; tensors may stand in it."""
     plain, shape = _kept_index(plain_index(index)), input.shape
     return record(input.data[plain], (input, lambda g, y: add_at(g, plain, shape)))
 
 
+@takes_arrays
 def add_at(input: Tensor, index: Any, shape: Sequence[int]) -> Tensor:
     """Return zeros of `shape` with `input` added at `index`: the adjoint of indexing.
 
@@ -250,6 +265,7 @@ def _is_basic(index: Any) -> bool:
     return all(isinstance(p, basic) and not isinstance(p, bool) for p in parts)
 
 
+@takes_arrays
 def pad(
     input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Tensor:
