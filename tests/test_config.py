@@ -2,8 +2,13 @@ import sys
 
 import pytest
 
+from tinyvid import models
 from tinyvid.config import Config, from_dict, load_config
+from tinyvid.data import open_data
+from tinyvid.data.clips import is_short
 from tinyvid.errors import UserError
+from tinyvid.evaluate import clip_spec
+from tinyvid.runs import build_model, clip_shape
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -66,6 +71,31 @@ def test_the_built_in_set_has_defaults_of_its_own(tmp_path):
     plain = from_dict(Config().to_dict())  # every key is given: nothing is left to choose
     path.write_text(plain.to_toml(), encoding="utf-8")
     assert load_config(path) == plain
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_network_fits_the_built_in_set(name):
+    """A size of clip that does not fit, or an option that it does not have, would raise."""
+    defaults = models.entry(name).defaults
+    few = {"width": 4, "hidden": 8}  # weights of full size take seconds to draw
+    named = {f"model.options.{k}": v for k, v in few.items() if k in defaults}
+    config = load_config(named={"model.name": name, "data.path": "verbs", **named})
+    videos = open_data("verbs", **{**config.data.options, "per_class": 1})
+    info = videos.probe(videos.videos[0])
+    assert not is_short(clip_spec(config), info)
+    assert (info.height, info.width) == (config.clip.height, config.clip.width)
+    model = build_model(config, len(videos.classes))
+    assert tuple(model.config["clip"]) == clip_shape(config)
+    assert config.model.options.get("dropout") == (0.0 if "dropout" in defaults else None)
+
+
+def test_the_built_in_set_keeps_the_clip_of_a_network_drawn_for_one():
+    worked = load_config(named={"model.name": "worked_slow_fusion"})
+    assert clip_shape(worked) == (3, 20, 64, 64)
+    assert worked.data.options == {"per_class": 400, "size": 64, "frames": 24}
+    assert worked.clip.stride == 1
+    with pytest.raises(UserError, match="no network is called 'worked_slow'"):
+        load_config(named={"model.name": "worked_slow"})
 
 
 def test_stride_and_fps_take_each_others_place():

@@ -232,15 +232,10 @@ class Config:
 
 
 # The built-in set is generated, so new videos cost no more than old ones: it takes many of them,
-# few epochs and no variation. Small pictures and every second frame show its motion.
+# few epochs and no variation.
 VERBS: dict[str, Any] = {
-    "data.options": {"size": 32, "per_class": 400},
+    "data.options": {"per_class": 400},
     "data.val_fraction": 0.05,
-    "clip.frames": 8,
-    "clip.height": 32,
-    "clip.width": 32,
-    "clip.stride": 2,
-    "model.options": {"dropout": 0.0},
     "augment.scale": None,
     "augment.brightness": 0.0,
     "augment.contrast": 0.0,
@@ -251,6 +246,40 @@ VERBS: dict[str, Any] = {
     "run.batch_size": 16,
     "run.val_clips": 1,
 }
+
+VERBS_FRAMES = 20  # of a video, where the clip does not ask for more
+
+
+def suited_to_verbs(name: str) -> Config:
+    """Return the defaults for training the network `name` on the built-in set.
+
+    Small pictures and every second frame show its motion, so the small networks get clips of
+    8x32x32. The others were drawn for one size of clip and keep it: the videos are made to
+    cover it.
+
+    Raises:
+        UserError: no such network.
+    """
+    from tinyvid import models  # here: the networks stand on much that a config does not need
+
+    entry = models.entry(name)
+    small = entry.clip == models.SMALL
+    _, frames, height, width = (3, 8, 32, 32) if small else entry.clip
+    stride = 2 if 2 * frames <= VERBS_FRAMES else 1
+    span = (frames - 1) * stride + 1
+    config = Config()
+    for dotted, value in VERBS.items():
+        config.set(dotted, value)
+    config.data.options |= {"size": height}
+    if span > VERBS_FRAMES - 4:  # some room for clips to start at different moments
+        config.data.options |= {"frames": span + 4}
+    config.set("clip.frames", frames)
+    config.set("clip.height", height)
+    config.set("clip.width", width)
+    config.set("clip.stride", stride)
+    if "dropout" in entry.defaults:
+        config.set("model.options.dropout", 0.0)
+    return config
 
 
 def load_config(
@@ -286,10 +315,7 @@ def load_config(
     config = change(Config())
     if config.data.path != "verbs":
         return config
-    suited = Config()
-    for dotted, value in VERBS.items():
-        suited.set(dotted, value)
-    return change(suited)
+    return change(suited_to_verbs(config.model.name))
 
 
 def _read_toml(path: str | Path) -> dict[str, Any]:
