@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tinyvid.errors import UserError
 from tinyvid.evaluate import (
     Scores,
     clip_spec,
+    hit_5,
     open_videos,
     save_results,
     score,
@@ -127,7 +129,24 @@ def test_scores_are_saved_without_pickle(tmp_path):
         assert_close(getattr(got, name), getattr(scores, name))
     assert (got.names, got.classes) == (scores.names, scores.classes)
     with np.load(tmp_path / "s.npz", allow_pickle=False) as file:
-        assert sorted(file) == ["classes", "labels", "logits", "names", "starts", "videos"]
+        arrays = ["logits", "labels", "videos", "starts", "names", "classes"]
+        assert sorted(file) == sorted([*arrays, "clips", "crops"])
+        np.savez(tmp_path / "old.npz", **{name: file[name] for name in arrays})
+    assert (got.clips, got.crops) == (None, None)
+    old = Scores.load(tmp_path / "old.npz")  # of a version that did not keep them
+    assert (old.clips, old.crops) == (None, None)
+    replace(scores, clips=2, crops=3).save(tmp_path / "s.npz")
+    again = Scores.load(tmp_path / "s.npz")
+    assert (again.clips, again.crops) == (2, 3)
+
+
+def test_hit_5_keeps_its_name():
+    labels = np.arange(6)
+    logits = -np.abs(np.arange(6.0) - labels[:, None]).astype(np.float32)
+    logits[0] = [0, 1, 2, 3, 4, 5]  # the last of 6
+    for classes, expected in ((6, 5 / 6), (5, 1.0), (4, None)):
+        some = measure(logits[:classes, :classes], labels[:classes], labels[:classes])
+        assert hit_5(some) == (expected if expected is None else pytest.approx(expected))
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", None])
@@ -156,7 +175,8 @@ def test_results_by_hand(tmp_path):
     assert [r["clips"] for r in rows] == ["2", "1", "1"]
     about = json.loads((tmp_path / "test" / "metrics.json").read_text())
     assert about["video_hit_1"] == pytest.approx(2 / 3)
-    assert about["video_hit_2"] == 1.0
+    assert about["video_hit_5"] is None  # of two classes; the key is there all the same
+    assert (about["clips_per_video"], about["crops"]) == (None, None)  # not made by `score`
     text = (tmp_path / "test" / "confusion.csv").read_text().splitlines()
     assert text == ["true class,a,b", "a,1,0", "b,1,1"]
     assert (tmp_path / "test" / "confusion.png").read_bytes()[:4] == b"\x89PNG"
@@ -346,6 +366,14 @@ def test_every_video_is_tested_once_a_seed(tmp_path):
     assert [before for *_, before in told] == [True] * 5 + [False]
     assert (tmp_path / "seed0-fold1" / "best.safetensors").stat().st_mtime_ns == kept
     assert again.mean() == result.mean()
+
+    # Three clips are not three crops of one clip.
+    file = tmp_path / "seed0-fold1" / "test" / "metrics.json"
+    for clips, crops in ((3, 1), (1, 3)):
+        cross_validate(config, tmp_path, by="3", seeds=[0], clips=clips, crops=crops)
+        about = json.loads(file.read_text())
+        assert (about["clips_per_video"], about["crops"]) == (clips, crops)
+        assert about["clips"] == 3 * about["videos"]
 
     config.optim.lr = 0.5
     with pytest.raises(UserError, match=r"seed0-fold1 was started with optim\.lr"):

@@ -16,7 +16,7 @@ import numpy as np
 from tinyvid.config import Config
 from tinyvid.data import VideoSet
 from tinyvid.errors import UserError
-from tinyvid.evaluate import Scores, open_videos, save_results, score
+from tinyvid.evaluate import Scores, hit_5, open_videos, save_results, score
 from tinyvid.metrics import Metrics, measure
 from tinyvid.report import plot_confusion
 from tinyvid.runs import Run, make_folder, resolved, write_csv
@@ -147,7 +147,7 @@ def _run_fold(
     if saved.exists():
         check_same_config(Run.open(folder).config, config, folder)
         scores = Scores.load(saved)
-        if len(scores.labels) == len(scores.names) * clips * crops:
+        if (scores.clips, scores.crops) == (clips, crops):
             return scores
     began = (folder / "config.toml").exists()
     result = fit(config, folder, videos=videos, resume=began, listener=listener)
@@ -167,17 +167,20 @@ def _together(parts: list[Scores]) -> Scores:
         np.concatenate([p.starts for p in parts]),
         [name for p in parts for name in p.names],
         parts[0].classes,
+        parts[0].clips,
+        parts[0].crops,
     )
 
 
 def _row(seed: int, fold: str, m: Metrics) -> dict[str, object]:
+    hit_at_5 = hit_5(m)
     return {
         "seed": seed,
         "fold": fold,
         "videos": m.videos,
         "clip_hit_1": round(m.clip_hit_1, 6),
         "video_hit_1": round(m.video_hit_1, 6),
-        f"video_hit_{m.k}": round(m.video_hit_k, 6),
+        "video_hit_5": None if hit_at_5 is None else round(hit_at_5, 6),
         "mean_class_accuracy": round(m.mean_class, 6),
     }
 

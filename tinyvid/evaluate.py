@@ -41,6 +41,8 @@ class Scores:
         videos: int64 `(clips,)`, an index into `names`.
         starts: float64 `(clips,)`, when the clip starts, in seconds.
         names: the videos. classes: the classes.
+        clips, crops: how many there are of each video, where known; their product is the number
+            of rows of each.
     """
 
     logits: np.ndarray
@@ -49,6 +51,8 @@ class Scores:
     starts: np.ndarray
     names: list[str]
     classes: list[str]
+    clips: int | None = None
+    crops: int | None = None
 
     def save(self, path: str | Path) -> None:
         """Write all of it as .npz, atomically, without pickle."""
@@ -61,6 +65,8 @@ class Scores:
             starts=self.starts,
             names=np.array(self.names, dtype=np.str_),
             classes=np.array(self.classes, dtype=np.str_),
+            clips=np.int64(self.clips or 0),
+            crops=np.int64(self.crops or 0),
         )
         write_atomically(path, content.getvalue())
 
@@ -80,6 +86,8 @@ class Scores:
                     file["starts"],
                     file["names"].tolist(),
                     file["classes"].tolist(),
+                    int(file.get("clips", 0)) or None,
+                    int(file.get("crops", 0)) or None,
                 )
         except FileNotFoundError as error:
             raise UserError(f"{path} does not exist: test the run once to make it") from error
@@ -130,7 +138,7 @@ def score(
                 progress(done, total)
     logits, labels, owners, starts = (np.concatenate(column) for column in zip(*parts, strict=True))
     names = [video.name for video in videos.videos]
-    return Scores(logits, labels, owners, starts, names, list(videos.classes))
+    return Scores(logits, labels, owners, starts, names, list(videos.classes), clips, crops)
 
 
 def clip_spec(config: Config) -> ClipSpec:
@@ -217,15 +225,22 @@ def save_results(scores: Scores, fusion: str, title: str, folder: str | Path) ->
         "of": title,
         "clips": metrics.clips,
         "videos": metrics.videos,
+        "clips_per_video": scores.clips,
+        "crops": scores.crops,
         "fusion": metrics.fusion,
         "clip_hit_1": metrics.clip_hit_1,
         "video_hit_1": metrics.video_hit_1,
         "video_hit_1_interval_95": list(metrics.interval),
-        f"video_hit_{metrics.k}": metrics.video_hit_k,
+        "video_hit_5": hit_5(metrics),
         "mean_class_accuracy": metrics.mean_class,
     }
     write_json(folder / "metrics.json", about)
     return metrics
+
+
+def hit_5(metrics: Metrics) -> float | None:
+    """Return Video Hit@5; None with fewer than 5 classes, where it would mean nothing."""
+    return metrics.video_hit_k if metrics.k == 5 else None
 
 
 def video_rows(scores: Scores, fusion: str) -> list[dict[str, object]]:
