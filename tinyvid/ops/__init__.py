@@ -42,6 +42,7 @@ from tinyvid.ops.loss import (
 )
 from tinyvid.ops.lstm import lstm, lstm_composed
 from tinyvid.ops.matmul import linear, matmul
+from tinyvid.ops.methods import METHODS
 from tinyvid.ops.norm import batch_norm, dropout, layer_norm, local_response_norm, standardise
 from tinyvid.ops.pool import (
     adaptive_avg_pool2d,
@@ -239,5 +240,5 @@ _OPERATORS = {
         )
     },
 }
-for _name, _function in _OPERATORS.items():
+for _name, _function in (_OPERATORS | METHODS).items():
     setattr(Tensor, _name, _function)
