@@ -95,3 +95,29 @@ def test_devices():
         check_device("cdua")
     assert tensor([1.0]).to(device="cpu").dtype == f32
     assert tensor([1.0]).to(np.float64, device="cpu").dtype == np.float64
+
+
+MAKERS = {
+    "tensor": [1.0],
+    "zeros": 2,
+    "ones": 2,
+    "full": (2,),
+    "rand": 2,
+    "randn": 2,
+    "arange": 2,
+    "zeros_like": tensor([1.0]),
+    "ones_like": np.ones(2, f32),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_maker_takes_a_device(name):
+    args = (MAKERS[name], 3.0) if name == "full" else (MAKERS[name],)
+    make = getattr(tinyvid, name)
+    want = make(*args)
+    for device in ("cpu", None):
+        got = make(*args, device=device)
+        assert got.device == "cpu"
+        assert (got.shape, got.dtype) == (want.shape, want.dtype)
+    with pytest.raises(UserError, match="'cuda' is not built"):
+        make(*args, device="cuda")
