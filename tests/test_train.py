@@ -21,7 +21,15 @@ from tinyvid.config import Config, load_config
 from tinyvid.data import open_data
 from tinyvid.errors import UserError
 from tinyvid.runs import Run, build_model, resolved
-from tinyvid.train import Listener, _better, _optimiser, _schedule, fit, split_parts
+from tinyvid.train import (
+    Listener,
+    _better,
+    _optimiser,
+    _schedule,
+    check_same_videos,
+    fit,
+    split_parts,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -148,6 +156,39 @@ def test_a_finished_run_is_not_trained_further(finished):
 def test_resuming_with_another_config_is_refused(finished):
     with pytest.raises(UserError, match=r"was started with optim\.lr = 0\.\d+, not 0\.5"):
         fit(tiny("run.epochs=3", "optim.ema=0.9", "optim.lr=0.5"), finished.run.path, resume=True)
+
+
+def test_resuming_with_other_videos_is_refused(tmp_path):
+    config = tiny("run.epochs=1")
+    videos = open_data("verbs", **config.data.options)
+    result = fit(config, tmp_path / "run", videos=videos)
+    kept = result.run.last.read_bytes()
+    train = result.run.split["train"]
+    gone = [i for i, v in enumerate(videos.videos) if v.name != train[-1]]
+    number = len(train)
+    with pytest.raises(UserError, match=rf"{number} videos in part 'train', of which number"):
+        fit(config, tmp_path / "run", videos=videos.subset(gone), resume=True)
+    other = videos.subset(range(len(videos)))
+    other.classes = ["move_left", "move_up"]
+    with pytest.raises(UserError, match=r"'move_right' as class 2, the data has 'move_up': "):
+        fit(config, tmp_path / "run", videos=other, resume=True)
+    other.classes = [*videos.classes, "grow"]
+    fewer = Run.open(tmp_path / "run")
+    with pytest.raises(UserError, match=r"was started with none as class 3, the data has 'grow'"):
+        check_same_videos(fewer, other.classes, {})
+    assert result.run.last.read_bytes() == kept
+
+
+def test_resuming_keeps_what_the_run_was_started_with(tmp_path):
+    config = tiny("run.epochs=2")
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, tmp_path / "run", listener=StopAt(2, 1))
+    about = tmp_path / "run" / "run.json"
+    text = about.read_text().replace('"python": "', '"python": "older than ')
+    about.write_text(text)
+    fit(tiny("run.epochs=2", "data.prefetch=7"), tmp_path / "run", resume=True)
+    assert about.read_text() == text
+    assert Run.open(tmp_path / "run").config.data.prefetch == 7
 
 
 def test_resuming_nothing(tmp_path):

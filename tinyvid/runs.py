@@ -19,7 +19,7 @@ import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from tinyvid.checkpoint import (
     Checkpoint,
     check_weights,
     load_checkpoint,
+    with_counters,
     write_atomically,
 )
 from tinyvid.config import Config, load_config
@@ -66,10 +67,22 @@ class Run:
         path = make_folder(path)
         split = {name: [v.name for v in parts[name].videos] for name in PARTS}
         about = {**versions(), "seed": config.run.seed, "classes": classes}
-        write_atomically(path / "config.toml", config.to_toml().encode())
         write_json(path / "run.json", about)
         write_json(path / "split.json", split)
+        # The last one: a folder that has it is whole.
+        write_atomically(path / "config.toml", config.to_toml().encode())
         return cls(path, config, classes, split)
+
+    @classmethod
+    def reopen(cls, path: str | Path, config: Config) -> Run:
+        """Read a run's folder to go on with it; it keeps all but the config as it is.
+
+        Raises:
+            UserError: as `open`, or the folder cannot be written to.
+        """
+        run = cls.open(path)
+        write_atomically(run.path / "config.toml", config.to_toml().encode())
+        return replace(run, config=config)
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -167,6 +180,7 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], source: str | Pat
         UserError: they are those of another network; names the first keys that differ.
     """
     expected = {name: t.numpy() for name, t in model.state_dict().items()}
+    weights = with_counters(weights, expected)
     check_weights(weights, expected, source)
     model.load_state_dict(weights)
 

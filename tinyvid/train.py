@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,12 @@ def fit(
             f"{short} of {len(parts['train'])} training videos are shorter than a clip; "
             f"they are filled up ({config.clip.pad_policy})"
         )
-    before = _continued(out, config) if resume else None
-    run = Run.create(out, config, videos.classes, parts)
-    trainer = _Trainer(config, parts["train"])
+    before = _continued(out, config, videos.classes, parts) if resume else None
+    trainer = _Trainer(config, parts["train"])  # before the folder: it tells what does not fit
+    if before is None:
+        run = Run.create(out, config, videos.classes, parts)
+    else:
+        run = Run.reopen(out, config)
     rows: list[Row] = []
     best = 0  # index of the best row
     if before is not None:
@@ -379,7 +383,9 @@ def _better(row: Row, best: Row) -> bool:
     return (row.val_hit1, -(row.val_loss or 0)) > (best.val_hit1, -(best.val_loss or 0))
 
 
-def _continued(out: str | Path, config: Config) -> Checkpoint | None:
+def _continued(
+    out: str | Path, config: Config, classes: list[str], parts: Mapping[str, VideoSet]
+) -> Checkpoint | None:
     """Return the last checkpoint of the run in `out`; None if it had finished no epoch."""
     run = Run.open(out)
     if not run.last.exists():
@@ -388,6 +394,7 @@ def _continued(out: str | Path, config: Config) -> Checkpoint | None:
         checkpoint = load_checkpoint(run.last)
         before = from_dict(checkpoint.state["config"])
     check_same_config(before, config, out)
+    check_same_videos(run, classes, parts)
     return checkpoint
 
 
@@ -403,6 +410,30 @@ def check_same_config(before: Config, now: Config, out: str | Path) -> None:
                     f"{out} was started with {key} = {was!r}, not {wanted!r}: a run is resumed "
                     "with the config it has; choose another --out for another config"
                 )
+
+
+def check_same_videos(run: Run, classes: list[str], parts: Mapping[str, VideoSet]) -> None:
+    """Raise UserError if the data has changed since the run was started."""
+    advice = "a run is resumed with the data it has; choose another --out for other data"
+    for i, (was, now) in enumerate(zip_longest(run.classes, classes)):
+        if was != now:
+            raise UserError(
+                f"{run.path} was started with {_shown(was)} as class {i + 1}, the data has "
+                f"{_shown(now)}: {advice}"
+            )
+    for name, part in parts.items():
+        then, videos = run.split[name], [v.name for v in part.videos]
+        for i, (was, now) in enumerate(zip_longest(then, videos)):
+            if was != now:
+                raise UserError(
+                    f"{run.path} was started with {len(then)} videos in part {name!r}, of which "
+                    f"number {i + 1} was {_shown(was)}; now there are {len(videos)}, and it is "
+                    f"{_shown(now)}: {advice}"
+                )
+
+
+def _shown(name: str | None) -> str:
+    return "none" if name is None else repr(name)
 
 
 def _parse_fold(text: str) -> tuple[int, int]:
