@@ -29,7 +29,7 @@ from tinyvid.evaluate import (
 )
 from tinyvid.metrics import measure
 from tinyvid.predict import predict
-from tinyvid.runs import Run
+from tinyvid.runs import Run, load_weights
 from tinyvid.train import fit
 
 TINY = [
@@ -304,6 +304,23 @@ def test_weights_of_another_network(run, tmp_path):
     other = fit(load_config(overrides=[*TINY, "model.name=single_frame"]), tmp_path / "frame").run
     with pytest.raises(UserError, match="another network"):
         run.model(other.best)
+
+
+def test_weights_may_lack_the_counters_of_batch_norm(tmp_path):
+    model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4))
+    weights = {name: t.numpy() + 1 for name, t in model.state_dict().items()}
+    del weights["1.num_batches_tracked"]
+    load_weights(model, weights, "w.safetensors")
+    got = {name: t.numpy() for name, t in model.state_dict().items()}
+    assert got.pop("1.num_batches_tracked") == np.int64(0)
+    assert got.keys() == weights.keys()
+    for name, array in weights.items():
+        assert_close(got[name], array)
+    load_weights(model, {**weights, "1.num_batches_tracked": np.array(7)}, "w.safetensors")
+    assert model[1].num_batches_tracked.item() == 7
+    del weights["1.running_mean"]
+    with pytest.raises(UserError, match=r"another network: the file lacks 1\.running_mean$"):
+        load_weights(model, weights, "w.safetensors")
 
 
 def test_a_run_without_a_finished_epoch(run, tmp_path):

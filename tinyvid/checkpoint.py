@@ -127,6 +127,18 @@ def check_weights(
         raise UserError(f"{source} holds the weights of another network: {told}")
 
 
+def with_counters(
+    weights: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return the weights with a 0 for every `num_batches_tracked` that they lack.
+
+    Files of other programs often leave these counters out, and no result of a trained network
+    depends on them.
+    """
+    counters = [name for name in expected if name.rpartition(".")[2] == "num_batches_tracked"]
+    return {name: np.zeros_like(expected[name]) for name in counters} | dict(weights)
+
+
 def _some(names: list[str], most: int = 3) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
