@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from compare import assert_close
+from typer.testing import CliRunner
 
 from tinyvid import optim
 from tinyvid.checkpoint import load_checkpoint
+from tinyvid.cli import app
 from tinyvid.config import Config, load_config
 from tinyvid.data import open_data
 from tinyvid.errors import UserError
@@ -264,6 +266,20 @@ def test_the_last_good_checkpoint_is_kept(tmp_path, monkeypatch):
     ):
         fit(tiny("run.epochs=4"), tmp_path / "run", resume=True)
     assert whole.run.last.read_bytes() == kept
+
+
+@pytest.mark.parametrize("wrong", ["model.options.widht=3", "model.name=c3d", "optim.lr=1e30"])
+def test_a_start_that_fails_leaves_the_folder_free(tmp_path, wrong):
+    """The corrected command works, without --resume."""
+    out = tmp_path / "run"
+    config = tiny("optim.name=sgd", "optim.clip_norm=none", "run.epochs=1")
+    config.override(wrong)
+    with np.errstate(all="ignore"), pytest.raises(UserError):
+        fit(config, out)
+    assert out.exists() == wrong.startswith("optim"), "an epoch had begun"
+    right = CliRunner().invoke(app, [*train_command(out, "run.epochs=1")[3:]])
+    assert right.exit_code == 0, right.stderr
+    assert Run.open(out).last.exists()
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_last_epoch(tmp_path, monkeypatch):

@@ -90,7 +90,9 @@ class ClipConfig:
         choices=("repeat_last", "loop", "reflect", "error"),
     )
     mean: tuple[float, float, float] = key((0.45, 0.45, 0.45), "subtracted, in units of 0..1")
-    std: tuple[float, float, float] = key((0.225, 0.225, 0.225), "divided by, in units of 0..1")
+    std: tuple[float, float, float] = key(
+        (0.225, 0.225, 0.225), "divided by, in units of 0..1", least=1e-6
+    )
 
 
 @dataclass
@@ -384,7 +386,11 @@ def _convert(dotted: str, value: Any, wanted: Any, found: Field | None = None) -
     if origin is tuple:
         if not isinstance(value, list | tuple) or len(value) != len(args):
             raise UserError(f"{dotted} = {value!r}: give a list of {len(args)} numbers")
-        return tuple(_convert(dotted, v, a) for v, a in zip(value, args, strict=True))
+        values = tuple(_convert(dotted, v, a) for v, a in zip(value, args, strict=True))
+        if found is not None:
+            for number in values:
+                _check_range(dotted, number, found.metadata)
+        return values
     if origin is list:
         # One bare word is a list of one: --set data.test_group=P1
         items = value if isinstance(value, list | tuple) else [value]

@@ -351,7 +351,7 @@ def _fresh_folder(out: Path | None, settings: Config) -> Path:
         name = f"{settings.model.name}-{_data_name(settings)}"
         taken = len(_runs_called(name))
         return Path("runs") / (f"{name}-{taken + 1}" if taken else name)
-    if (out / "config.toml").exists():
+    if (out / "last.safetensors").exists():  # a run that finished no epoch has nothing to lose
         raise UserError(f"{out} holds a run already: go on with --resume, or choose another --out")
     return out
 
