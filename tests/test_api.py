@@ -7,7 +7,7 @@ import pytest
 import tinyvid
 
 # Written from PyTorch's documentation, without what this package leaves out on purpose:
-# inplace=, out=, dtype=, the deprecated size_average= and reduce=, ignore_index=,
+# inplace=, out=, dtype=, the deprecated size_average= and reduce=,
 # return_indices= of adaptive pooling, and cuDNN's and __torch_function__'s private ones.
 SIGNATURES = {
     "conv2d": "input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1",
@@ -26,8 +26,9 @@ SIGNATURES = {
     "adaptive_max_pool3d": "input, output_size",
     "linear": "input, weight, bias=None",
     "matmul": "input, other",
-    "cross_entropy": "input, target, weight=None, reduction='mean', label_smoothing=0.0",
-    "nll_loss": "input, target, weight=None, reduction='mean'",
+    "cross_entropy": "input, target, weight=None, ignore_index=-100, reduction='mean', "
+    "label_smoothing=0.0",
+    "nll_loss": "input, target, weight=None, ignore_index=-100, reduction='mean'",
     "mse_loss": "input, target, reduction='mean'",
     "batch_norm": "input, running_mean, running_var, weight=None, bias=None, training=False, "
     "momentum=0.1, eps=1e-05",
@@ -90,7 +91,6 @@ LEFT_OUT = {
     "inplace",
     "size_average",
     "reduce",
-    "ignore_index",
     "_stacklevel",
     "dtype",
 }

@@ -1,4 +1,4 @@
-"""Making tensors. `device` is where they shall live, as `tinyvid.device` knows it; None is "cpu"."""
+"""Making tensors. `device` is where they shall live: see `tinyvid.device`; None is "cpu"."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_cross_entropy_from_its_definition(reduction, smoothing, weighted, soft)
     losses = -(weight * q * logp(LOGITS)).sum(1)
     count = 4 if soft else weight[CLASSES].sum()
     want = {"none": losses, "sum": losses.sum(), "mean": losses.sum() / count}[reduction]
-    args = (SOFT if soft else CLASSES, WEIGHT if weighted else None, reduction, smoothing)
+    args = (SOFT if soft else CLASSES, WEIGHT if weighted else None, -100, reduction, smoothing)
     assert_close(tinyvid.cross_entropy(tensor(LOGITS), *args), np.array(want), rtol=1e-12)
     gradcheck(lambda x: tinyvid.cross_entropy(x, *args), (leaf(LOGITS),))
     gradgradcheck(lambda x: tinyvid.cross_entropy(x, *args), (leaf(LOGITS),))
@@ -127,6 +127,63 @@ def test_cross_entropy_from_its_definition(reduction, smoothing, weighted, soft)
         label_smoothing=smoothing,
     )
     assert_close(tinyvid.cross_entropy(tensor(LOGITS), *args), theirs.numpy(), rtol=1e-12)
+
+
+def test_ignored_targets_by_hand():
+    # The second of three samples is ignored, though its probability is 0 and its logits are wild.
+    x = tensor(np.array([[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]]))
+    with np.errstate(divide="ignore"):
+        x = tensor(np.log(x.data), requires_grad=True)
+    a, b = -math.log(0.75), -math.log(0.5)
+    for ignored, target in ((-100, [1, -100, 0]), (7, [1, 7, 0])):
+        args = (target, None, ignored)
+        assert_close(tinyvid.nll_loss(x, *args, "none"), np.array([a, 0, b]), rtol=1e-12)
+        assert_close(tinyvid.nll_loss(x, *args, "sum"), np.array(a + b), rtol=1e-12)
+        assert_close(tinyvid.nll_loss(x, *args), np.array((a + b) / 2), rtol=1e-12)
+        weight = tensor(np.array([3.0, 1.0]), requires_grad=True)
+        loss = tinyvid.nll_loss(x, target, weight, ignored)  # (1 · a + 3 · b) / (1 + 3)
+        assert_close(loss, np.array((a + 3 * b) / 4), rtol=1e-12)
+        gx, gw = tinyvid.grad(loss, [x, weight])
+        assert_close(gx, np.array([[0, -0.25], [0, 0], [-0.75, 0]]))
+        # of (w₁ a + w₀ b) / (w₁ + w₀): (b − loss) / 4 and (a − loss) / 4
+        assert_close(gw, np.array([b - loss.item(), a - loss.item()]) / 4, rtol=1e-12)
+    # A class of its own may be ignored too: what is left is the last sample.
+    assert_close(tinyvid.nll_loss(x, [1, 1, 0], None, 1), np.array(b), rtol=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("ignored", [-100, 2])
+def test_ignored_targets_are_as_if_they_were_not_there(reduction, smoothing, weighted, ignored):
+    classes = np.array([ignored, 0, 1, ignored])
+    weight = WEIGHT if weighted else None
+    args = (classes, weight, ignored, reduction, smoothing)
+    got = tinyvid.cross_entropy(tensor(LOGITS), *args)
+    rest = (classes[1:3], weight, -100, reduction, smoothing)
+    want = tinyvid.cross_entropy(tensor(LOGITS[1:3]), *rest).data
+    if reduction == "none":
+        want = np.array([0, *want, 0])
+    assert_close(got, want, rtol=1e-12)
+    gradcheck(lambda x: tinyvid.cross_entropy(x, *args), (leaf(LOGITS),))
+    gradgradcheck(lambda x: tinyvid.cross_entropy(x, *args), (leaf(LOGITS),))
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.functional.cross_entropy(
+        torch.from_numpy(LOGITS),
+        torch.from_numpy(classes),
+        torch.from_numpy(WEIGHT) if weighted else None,
+        ignore_index=ignored,
+        reduction=reduction,
+        label_smoothing=smoothing,
+    )
+    assert_close(got, theirs.numpy(), rtol=1e-12)
+
+
+def test_where_all_targets_are_ignored():
+    args = tensor(LOGITS), np.full(4, -100)
+    assert_close(tinyvid.cross_entropy(*args, reduction="sum"), np.array(0.0))
+    with pytest.warns(RuntimeWarning):  # NumPy's, of 0 / 0
+        assert math.isnan(tinyvid.cross_entropy(*args).item())
 
 
 def test_losses_over_positions():
@@ -160,8 +217,8 @@ def test_what_is_refused():
     nll, entropy, mse = tinyvid.nll_loss, tinyvid.cross_entropy, tinyvid.mse_loss
     refused = [
         (lambda: nll(x, [0, 1]), r"target of shape \(2,\) for input of shape \(4, 3\)"),
-        (lambda: nll(x, [0, 1, 2, 3]), r"0 … 2, got 0 … 3"),
-        (lambda: nll(x, [0, 1, 2, -1]), r"0 … 2, got -1 … 2"),
+        (lambda: nll(x, [0, 1, 2, 3]), r"0 … 2, .*got 0 … 3"),
+        (lambda: nll(x, [0, 1, 2, -1]), r"0 … 2, .*got -1 … 2"),
         (lambda: nll(x, [0.0, 1, 2, 0]), "integers, not float32"),
         (lambda: nll(tensor([1.0, 2.0]), [0]), r"\(N, K, ...\).*\(2,\)"),
         (lambda: entropy(tensor([1.0, 2.0]), [0]), r"\(N, K, ...\).*\(2,\)"),
@@ -169,6 +226,8 @@ def test_what_is_refused():
         (lambda: nll(x, target, [1.0] * 4), r"weight of shape \(4,\) for 3 classes"),
         (lambda: entropy(x, target, reduction="avg"), "reduction='avg'"),
         (lambda: entropy(x, target, label_smoothing=1.5), "label_smoothing=1.5"),
+        (lambda: nll(x, [0, 1, -100, 3]), r"0 … 2, or be ignore_index=-100, got 0 … 3"),
+        (lambda: entropy(x, SOFT, ignore_index=1), "ignore_index=1 needs classes"),
         (lambda: mse(x, tensor([1.0])), r"target of shape \(1,\) for input of shape \(4, 3\)"),
         (lambda: mse(x, x, "total"), "reduction='total'"),
     ]

@@ -140,6 +140,7 @@ def examples(seed: int = 0) -> dict[str, list[Example]]:
             add(name, lambda a, r=reduction, f=function: f(a, classes, reduction=r), normal(3, 4))
         add(name, lambda a, w, f=function: f(a, classes, w), normal(3, 4), class_weight)
         add(name, lambda a, f=function: f(a, pixels), normal(2, 3, 2))
+        add(name, lambda a, w, f=function: f(a, classes, w, 3), normal(3, 4), class_weight)
     add(
         "cross_entropy",
         lambda a, w: ops.cross_entropy(a, classes, w, label_smoothing=0.2),

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinyvid.errors import UserError
-from tinyvid.ops.elementwise import exp
+from tinyvid.ops.elementwise import exp, where
 from tinyvid.ops.reduce import mean, sum
 from tinyvid.ops.shape import axes, getitem
-from tinyvid.tensor import Tensor, as_tensor, record, takes_arrays
+from tinyvid.tensor import Tensor, _wrap, as_tensor, record, takes_arrays
 
 
 @takes_arrays
@@ -64,9 +64,43 @@ def _check_weight(input: Tensor, weight: Tensor | None) -> None:
         raise UserError(f"weight of shape {np.shape(weight)} for {input.shape[1]} classes")
 
 
+def _classes(input: Tensor, target: Tensor, ignored: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the target classes, 0 where they are ignored, and which of them count."""
+    classes = target.data
+    if classes.shape != (input.shape[0], *input.shape[2:]):
+        raise UserError(f"target of shape {classes.shape} for input of shape {input.shape}")
+    if classes.dtype.kind not in "iu":
+        raise UserError(f"target classes must be integers, not {classes.dtype}")
+    counted = classes != ignored
+    classes = np.where(counted, classes, 0)
+    if classes.size and not 0 <= classes.min() <= classes.max() < input.shape[1]:
+        raise UserError(
+            f"target classes must lie in 0 … {input.shape[1] - 1}, or be ignore_index={ignored}, "
+            f"got {classes.min()} … {classes.max()}"
+        )
+    return classes, counted
+
+
+def _target_weights(
+    weight: Tensor | None, classes: np.ndarray, counted: np.ndarray, dtype: np.dtype
+) -> Tensor | None:
+    """Return the weight of each target, 0 where it is ignored; None where all weigh 1."""
+    if weight is None:
+        return None if counted.all() else _wrap(counted.astype(dtype))
+    return _where_counted(counted, getitem(as_tensor(weight), classes))
+
+
+def _where_counted(counted: np.ndarray, values: Tensor) -> Tensor:
+    return values if counted.all() else where(counted, values, 0.0)  # a product keeps infinities
+
+
 @takes_arrays
 def nll_loss(
-    input: Tensor, target: Tensor, weight: Tensor | None = None, reduction: str = "mean"
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
 ) -> Tensor:
     """Return the negative log-likelihood of the target classes.
 
@@ -74,29 +108,21 @@ def nll_loss(
         input: log-probabilities, (N, K) or (N, K, ...).
         target: classes 0 … K−1, (N,) or (N, ...).
         weight: a weight for each class, (K,); the mean is then a weighted one.
+        ignore_index: a target that does not count: its loss is 0, and the mean is that of the
+            others (NaN if there are none).
         reduction: "mean", "sum" or "none".
 
     Raises:
         UserError: shapes do not fit, or a target is not a class.
     """
-    target = as_tensor(target)
-    classes = target.data
     _check_weight(input, weight)
-    if classes.shape != (input.shape[0], *input.shape[2:]):
-        raise UserError(f"target of shape {classes.shape} for input of shape {input.shape}")
-    if classes.dtype.kind not in "iu":
-        raise UserError(f"target classes must be integers, not {classes.dtype}")
-    if classes.size and not 0 <= classes.min() <= classes.max() < input.shape[1]:
-        raise UserError(
-            f"target classes must lie in 0 … {input.shape[1] - 1}, got "
-            f"{classes.min()} … {classes.max()}"
-        )
+    classes, counted = _classes(input, as_tensor(target), ignore_index)
     cells = np.indices(classes.shape, sparse=True)
-    picked = getitem(input, (cells[0], classes, *cells[1:]))
-    if weight is None:
-        return _reduce(-picked, reduction)
-    weights = getitem(as_tensor(weight), classes)
-    return _reduce(-picked * weights, reduction, sum(weights))
+    losses = _where_counted(counted, -getitem(input, (cells[0], classes, *cells[1:])))
+    weights = _target_weights(weight, classes, counted, input.dtype)
+    if weights is None:
+        return _reduce(losses, reduction)
+    return _reduce(losses * weights, reduction, sum(weights))
 
 
 @takes_arrays
@@ -104,6 +130,7 @@ def cross_entropy(
     input: Tensor,
     target: Tensor,
     weight: Tensor | None = None,
+    ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
@@ -113,13 +140,14 @@ def cross_entropy(
         input: logits, (N, K) or (N, K, ...).
         target: classes (N, ...), or probabilities of the input's shape.
         weight: a weight for each class, (K,).
+        ignore_index: a target class that does not count; see `nll_loss`.
         reduction: "mean", "sum" or "none".
         label_smoothing: share of the target spread evenly over all classes
             (Szegedy et al., CVPR 2016, section 7).
 
     Raises:
-        UserError: shapes do not fit, a target is not a class, or `label_smoothing` is not a
-            share.
+        UserError: shapes do not fit, a target is not a class, `label_smoothing` is not a share,
+            or a class is to be ignored among targets that are probabilities.
     """
     if not 0 <= label_smoothing <= 1:
         raise UserError(f"label_smoothing={label_smoothing} must lie in 0 … 1")
@@ -130,16 +158,17 @@ def cross_entropy(
     column = (1, k) + (1,) * (input.ndim - 2)
     weighted = logp if weight is None else logp * as_tensor(weight).reshape(column)
     if target.shape == input.shape and target.dtype.kind == "f":
+        if ignore_index >= 0:
+            raise UserError(f"ignore_index={ignore_index} needs classes, not probabilities")
         soft = target * (1 - label_smoothing) + label_smoothing / k
         return _reduce(-sum(weighted * soft, 1), reduction)
-    hard = nll_loss(logp, target, weight, reduction)
+    hard = nll_loss(logp, target, weight, ignore_index, reduction)
     if not label_smoothing:
         return hard
-    spread = -sum(weighted, 1) / k
-    if weight is not None and reduction == "mean":
-        smooth = sum(spread) / sum(getitem(as_tensor(weight), target))
-    else:
-        smooth = _reduce(spread, reduction)
+    classes, counted = _classes(input, target, ignore_index)
+    weights = _target_weights(weight, classes, counted, input.dtype)
+    spread = _where_counted(counted, -sum(weighted, 1) / k)
+    smooth = _reduce(spread, reduction, None if weights is None else sum(weights))
     return hard * (1 - label_smoothing) + smooth * label_smoothing
 
 
