@@ -135,6 +135,20 @@ def test_csv_errors_name_the_line(folder, text, message):
         open_data(file)
 
 
+def test_a_csv_that_cannot_be_read(folder, monkeypatch):
+    file = folder / "list.csv"
+    file.write_bytes("path,label,group\nrun/a_g01.mp4,Läufer,g\n".encode("cp1252"))
+    with pytest.raises(UserError, match=r"list\.csv: not a CSV file in UTF-8: .* byte 0xe4"):
+        open_data(file)
+
+    def forbidden(*args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(module, "open", forbidden, raising=False)
+    with pytest.raises(UserError, match=r"list\.csv: cannot be read: Permission denied$"):
+        open_data(file)
+
+
 def test_what_is_no_data_is_refused(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such file or folder: give a folder"):
         open_data(tmp_path / "nowhere")

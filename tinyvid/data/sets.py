@@ -252,6 +252,8 @@ def _from_csv(file: Path) -> tuple[list[str], list[Video]]:
                     + nearest(missing[0], [c for c in columns if c not in CSV_COLUMNS])
                 )
             rows = [(reader.line_num, row) for row in reader]
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file}: not a CSV file in UTF-8: {error}") from error
     if not rows:
