@@ -35,6 +35,9 @@ class LateFusion(Network):
         width: channels of conv1; see `frame_layers`.
         hidden: units of the fully connected layer of head="flatten".
         dropout: probability of dropping a feature before fc.
+
+    Raises:
+        UserError: an unknown head; in the forward pass, clips of other sizes with head="flatten".
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class LateFusion(Network):
         if head not in HEADS:
             raise UserError(f"head={head!r}: 'flatten' or 'gap' is meant.{nearest(head, HEADS)}")
         layers = frame_layers(clip[0], width)
+        self.clip = tuple(clip) if head == "flatten" else None  # the sizes that it is bound to
         if head == "flatten":
             self.frames = PerFrame(layers | {"pool4": nn.MaxPool2d(2)})
             size = features(self.frames, clip)
@@ -68,4 +72,9 @@ class LateFusion(Network):
             )
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.clip is not None and x.shape[1:] != self.clip:
+            raise UserError(
+                f"input of shape {x.shape}: the network was built for clips (C, T, H, W) = "
+                f"{self.clip}, and head='flatten' takes no others; head='gap' does"
+            )
         return self.head(self.frames(x))
