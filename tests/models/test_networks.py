@@ -115,6 +115,18 @@ def test_order_of_frames(name, blind):
         assert np.abs(reversed_ - given).max() > 1e-4
 
 
+@pytest.mark.parametrize("other", [(3, 12, 32, 32), (3, 8, 32, 64)])
+def test_late_fusion_says_which_clip_it_was_built_for(other):
+    clip = (3, 8, 32, 32)
+    model = models.build("late_fusion", 4, clip).eval()
+    told = r"built for clips \(C, T, H, W\) = \(3, 8, 32, 32\), .* head='gap' does"
+    with pytest.raises(UserError, match=told):
+        scores(model, clips(1, other))
+    assert scores(model, clips(1, clip)).shape == (1, 4)
+    pooled = models.build("late_fusion_gap", 4, clip).eval()
+    assert scores(pooled, clips(1, other)).shape == (1, 4)
+
+
 def test_single_frame_averages_probabilities():
     clip = (3, 5, 32, 32)
     model, x = models.build("single_frame", 4, clip).eval(), clips(3, clip)
