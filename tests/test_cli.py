@@ -201,6 +201,26 @@ def test_a_damaged_checkpoint(made, tmp_path):
     assert "w.safetensors cannot be read, it is damaged or truncated" in result.stderr
 
 
+def test_a_run_that_cannot_be_tested(made, tmp_path):
+    """No such folder, no finished epoch, no scores: each is one sentence that names the path."""
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in ("config.toml", "run.json", "split.json"):
+        (new / name).write_bytes((made / name).read_bytes())
+    none = tmp_path / "elsewhere"
+    for args, message in (
+        ([none], f"{none} is no run: it has no config.toml."),
+        ([new], f"{new} has finished no epoch yet: it has no best.safetensors"),
+        (
+            [new, "--from-scores"],
+            f"{new / 'test' / 'scores.npz'} does not exist: test the run once to make it",
+        ),
+    ):
+        result = run("test", *args)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == f"error: {message}\n"
+
+
 def test_files_that_cannot_be_predicted(made, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"nothing")
     for name in ("none.mp4", "a.mp4"):
