@@ -113,6 +113,19 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(finished, tmp_pa
         equal_arrays(finished.run.last, other.run.last)
 
 
+class Notes(Listener):
+    """Keeps what it is told; training is not to begin."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def start(self, run, parts, epoch, steps):
+        raise AssertionError(f"training began with epoch {epoch}")
+
+
 class StopAt(Listener):
     """Interrupts training within an epoch, as Ctrl-C does."""
 
@@ -129,6 +142,7 @@ def test_an_interrupted_run_goes_on_to_the_bit(finished, tmp_path, at):
     config = tiny("run.epochs=3", "optim.ema=0.9")
     with pytest.raises(KeyboardInterrupt):
         fit(config, tmp_path / "run", listener=StopAt(*at))
+    assert (tmp_path / "run" / "curves.png").exists() == (at[0] > 1)
     result = fit(config, tmp_path / "run", resume=True)
     equal_arrays(finished.run.last, result.run.last)
     equal_arrays(finished.run.best, result.run.best)
@@ -150,8 +164,12 @@ def test_every_optimiser_resumes_to_the_bit(tmp_path, optimiser):
 
 def test_a_finished_run_is_not_trained_further(finished):
     before = finished.run.last.read_bytes()
-    again = fit(tiny("run.epochs=3", "optim.ema=0.9"), finished.run.path, resume=True)
+    told = Notes()
+    config = tiny("run.epochs=3", "optim.ema=0.9")
+    again = fit(config, finished.run.path, resume=True, listener=told)
+    assert told.notes == [f"{finished.run.path} is finished: it has all 3 epochs"]
     assert again.rows == finished.rows
+    assert again.best == finished.best
     assert finished.run.last.read_bytes() == before
 
 
@@ -236,12 +254,13 @@ def test_a_killed_run_goes_on_to_the_bit(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    """And NumPy says nothing besides: a warning would fail the test."""
     config = tiny("optim.lr=1e30", "optim.name=sgd", "optim.clip_norm=none", "run.epochs=5")
-    with (
-        np.errstate(all="ignore"),
-        pytest.raises(UserError, match=r"became (nan|inf|not finite) in epoch 1, step \d"),
-    ):
+    before = np.geterr()
+    with pytest.raises(UserError, match=r"became (nan|inf|not finite) in epoch 1, step \d"):
         fit(config, tmp_path / "run")
+    assert np.geterr() == before
+    assert not (tmp_path / "run" / "curves.png").exists()
     assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
@@ -260,11 +279,11 @@ def test_the_last_good_checkpoint_is_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr(module._Trainer, "epoch", poisoned)
     monkeypatch.setattr(module, "check_same_config", lambda *_: None)
-    with (
-        np.errstate(all="ignore"),
-        pytest.raises(UserError, match=r"epoch 3, step \d+ .*last\.safetensors keeps epoch 2"),
-    ):
+    curves = whole.run.path / "curves.png"
+    curves.unlink()
+    with pytest.raises(UserError, match=r"epoch 3, step \d+ .*last\.safetensors keeps epoch 2"):
         fit(tiny("run.epochs=4"), tmp_path / "run", resume=True)
+    assert curves.stat().st_size > 0
     assert whole.run.last.read_bytes() == kept
 
 
@@ -274,7 +293,7 @@ def test_a_start_that_fails_leaves_the_folder_free(tmp_path, wrong):
     out = tmp_path / "run"
     config = tiny("optim.name=sgd", "optim.clip_norm=none", "run.epochs=1")
     config.override(wrong)
-    with np.errstate(all="ignore"), pytest.raises(UserError):
+    with pytest.raises(UserError):
         fit(config, out)
     assert out.exists() == wrong.startswith("optim"), "an epoch had begun"
     right = CliRunner().invoke(app, [*train_command(out, "run.epochs=1")[3:]])
@@ -431,15 +450,10 @@ def test_impossible_splits(overrides, message):
 
 def test_one_group_alone_cannot_validate():
     videos = open_data("verbs", per_class=1, frames=8, size=16, classes=["grow"])
-    notes = []
-
-    class Notes(Listener):
-        def note(self, text):
-            notes.append(text)
-
-    parts = split_parts(videos, Config(), Notes())
+    told = Notes()
+    parts = split_parts(videos, Config(), told)
     assert len(parts["val"]) == 0
-    assert notes == ["all training videos are of one group: nothing is left to validate with"]
+    assert told.notes == ["all training videos are of one group: nothing is left to validate with"]
 
 
 @pytest.mark.parametrize(

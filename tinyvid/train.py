@@ -8,6 +8,7 @@ the weights it would have had, to the bit.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Mapping
@@ -147,33 +148,59 @@ def fit(
         rows = [Row(**row) for row in before.state["rows"]]
         best = before.state["best"]
         trainer.restore(before, run.last)
-    listener.start(run, parts, len(rows) + 1, trainer.steps)
-    drawn = time.perf_counter()
+    if len(rows) < config.run.epochs:
+        listener.start(run, parts, len(rows) + 1, trainer.steps)
+    else:
+        listener.note(f"{run.path} is finished: it has all {config.run.epochs} epochs")
+    try:
+        # What overflows becomes NaN or infinity, which stops the run with one sentence.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            best = _train(trainer, rows, best, run, parts, listener)
+    except BaseException:
+        with contextlib.suppress(UserError):  # what stopped the run is what to tell
+            _draw(rows, run)
+        raise
+    _draw(rows, run)
+    model, _ = run.model()
+    return TrainResult(run, model, rows, rows[best])
 
+
+def _train(
+    trainer: _Trainer,
+    rows: list[Row],
+    best: int,
+    run: Run,
+    parts: Mapping[str, VideoSet],
+    listener: Listener,
+) -> int:
+    """Train the epochs that `rows` lacks, and save each; return the index of the best row."""
+    config, drawn = run.config, time.perf_counter()
     for epoch in range(len(rows), config.run.epochs):
         began = time.perf_counter()
         trained = trainer.epoch(epoch, listener, run)
         loss, hit = trainer.validate(parts["val"], epoch, run)
         seconds = time.perf_counter() - began
         rows.append(Row(**trained, val_loss=loss, val_hit1=hit, seconds=round(seconds, 3)))
-        weights = trainer.tested_weights()
         improved = epoch == 0 or _better(rows[-1], rows[best])
         if improved:
             best = epoch
-            about = {"epoch": epoch + 1, "classes": videos.classes, "config": config.to_dict()}
-            save_checkpoint(run.best, Checkpoint(weights, about))
+            about = {"epoch": epoch + 1, "classes": run.classes, "config": config.to_dict()}
+            save_checkpoint(run.best, Checkpoint(trainer.tested_weights(), about))
         log = [asdict(row) for row in rows]
         state = trainer.state() | {"rows": log, "best": best, "config": config.to_dict()}
         save_checkpoint(run.last, Checkpoint(trainer.weights(), state))
         write_csv(run.path / "log.csv", log)
         if time.perf_counter() - drawn > DRAW_EVERY:
-            plot_curves(log, run.path / "curves.png", run.path.name)
+            _draw(rows, run)
             drawn = time.perf_counter()
         listener.epoch(rows[-1], improved)
+    return best
 
-    plot_curves([asdict(row) for row in rows], run.path / "curves.png", run.path.name)
-    model, _ = run.model()
-    return TrainResult(run, model, rows, rows[best])
+
+def _draw(rows: list[Row], run: Run) -> None:
+    """Draw the curves, if there are any yet."""
+    if rows:
+        plot_curves([asdict(row) for row in rows], run.path / "curves.png", run.path.name)
 
 
 def describe_skipped(videos: VideoSet) -> str:
