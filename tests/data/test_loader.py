@@ -141,6 +141,34 @@ def test_the_last_batch_can_be_dropped(files):
     assert [len(b) for b in batches(loader)] == [4]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [
+        (7, 3, [3, 4]),
+        (7, 2, [2, 2, 3]),
+        (7, 4, [4, 3]),
+        (1, 3, [1]),
+        (3, 1, [1, 1, 1]),
+        (6, 3, [3, 3]),
+    ],
+)
+def test_no_clip_is_left_alone_in_training(files, workers, count, size, sizes):
+    """Seven videos in threes: the last one joins the batch before it."""
+    some = files.subset(range(count))
+    loader = ClipLoader(some, SPEC, batch_size=size, train=True, workers=workers)
+    found = batches(loader)
+    assert [len(batch) for batch in found] == sizes
+    assert sorted(np.concatenate([b.videos for b in found]).tolist()) == list(range(count))
+
+
+def test_a_lone_last_clip_stays_alone_in_testing_and_is_dropped_if_asked(files):
+    tested = ClipLoader(files, SPEC, batch_size=3, train=False)
+    assert [len(batch) for batch in batches(tested)] == [3, 3, 1]
+    dropping = ClipLoader(files, SPEC, batch_size=3, train=True, drop_last=True)
+    assert [len(batch) for batch in batches(dropping)] == [3, 3]
+
+
 def test_the_cache_gives_the_same_clips(files, tmp_path):
     def load(cache):
         return batches(

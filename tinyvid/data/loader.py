@@ -7,8 +7,9 @@ so the number of workers changes the time and nothing else.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -66,7 +67,8 @@ class ClipLoader:
     `workers` threads read at most `prefetch` batches ahead (PyAV lets go of the interpreter
     while it decodes); 0 reads in the calling thread. They stop when the iterator ends, is closed
     or is forgotten. With `cache`, videos are decoded once, scaled, and kept in that folder.
-    `drop_last` leaves out an incomplete last batch.
+    `drop_last` leaves out an incomplete last batch. In training a last batch of a single clip is
+    joined to the one before it: batch norm cannot tell how one value of a channel varies.
 
     Raises UserError for impossible values and for a clip longer than a video under the padding
     policy "error"; `check_clip_length` counts the videos that get padded.
@@ -110,8 +112,19 @@ class ClipLoader:
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
+        return len(self._sizes())
+
+    def _sizes(self) -> list[int]:
+        """The number of clips in each batch of an epoch."""
         clips = len(self.videos.videos) * self.clips_per_video * self.crops
-        return clips // self.batch_size if self.drop_last else -(-clips // self.batch_size)
+        whole, rest = divmod(clips, self.batch_size)
+        sizes = [self.batch_size] * whole
+        if rest and not self.drop_last:
+            if rest == 1 and whole and self.train:
+                sizes[-1] += 1
+            else:
+                sizes.append(rest)
+        return sizes
 
     def epoch(self, number: int = 0) -> Iterator[Batch]:
         """Yield the batches of epoch `number`; in testing all epochs are alike.
@@ -119,13 +132,12 @@ class ClipLoader:
         A file that cannot be read raises here, with its name, when its turn comes.
         """
         samples: list[_Sample] = []
-        for found in self._in_parallel(self._plan(number)):
-            samples += found
-            while len(samples) >= self.batch_size:
-                yield self._batch(samples[: self.batch_size])
-                del samples[: self.batch_size]
-        if samples and not self.drop_last:
-            yield self._batch(samples)
+        with closing(self._in_parallel(self._plan(number))) as found:
+            for size in self._sizes():
+                while len(samples) < size:
+                    samples += next(found)
+                yield self._batch(samples[:size])
+                del samples[:size]
 
     def _plan(self, number: int) -> list[_Job]:
         """The jobs of an epoch in order: one clip each in training; in testing all the clips of
@@ -141,7 +153,7 @@ class ClipLoader:
             _Job(int(i) % count, int(i) // count, (self.seed, number, int(i) + 1)) for i in order
         ]
 
-    def _in_parallel(self, plan: list[_Job]) -> Iterator[list[_Sample]]:
+    def _in_parallel(self, plan: list[_Job]) -> Generator[list[_Sample], None, None]:
         """Yield the result of each job in order, with a bounded number of them under way."""
         if self.workers == 0:
             yield from (self._read(job) for job in plan)
