@@ -20,14 +20,16 @@ from tinyvid import optim
 from tinyvid.checkpoint import load_checkpoint
 from tinyvid.cli import app
 from tinyvid.config import Config, load_config
-from tinyvid.data import open_data
+from tinyvid.data import open_data, write_verbs
 from tinyvid.errors import UserError
+from tinyvid.evaluate import videos_to_test
 from tinyvid.runs import Run, build_model, resolved
 from tinyvid.train import (
     Listener,
     _better,
     _optimiser,
     _schedule,
+    check_same_config,
     check_same_videos,
     fit,
     split_parts,
@@ -209,6 +211,44 @@ def test_resuming_keeps_what_the_run_was_started_with(tmp_path):
     fit(tiny("run.epochs=2", "data.prefetch=7"), tmp_path / "run", resume=True)
     assert about.read_text() == text
     assert Run.open(tmp_path / "run").config.data.prefetch == 7
+
+
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+def test_a_run_finds_its_data_from_any_folder(tmp_path, monkeypatch, kind):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    data = write_verbs(tmp_path / "here" / "data", 1, frames=8, size=16, codec="mpeg4")
+    if kind == "csv":
+        files = sorted(p.relative_to(data.parent).as_posix() for p in data.rglob("*.mp4"))
+        lines = [f"{name},{name.split('/')[1]},{i}" for i, name in enumerate(files)]
+        (data.parent / "data.csv").write_text("\n".join(["path,label,group", *lines]))
+    name = "data" if kind == "folder" else "data.csv"
+    config = load_config(
+        named={
+            "data.path": name,
+            "data.val_fraction": 0.0,
+            "data.workers": 0,
+            "clip.frames": 8,
+            "clip.stride": 1,
+            "clip.height": 16,
+            "clip.width": 16,
+            "model.options.width": 2,
+            "run.epochs": 2,
+        }
+    )
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, tmp_path / "run", listener=StopAt(2, 1))
+    run = Run.open(tmp_path / "run")
+    assert run.config.data.path == str((tmp_path / "here" / name).resolve())
+    check_same_config(run.config, config, "run")  # the name given before means the same
+    assert len(videos_to_test(run, part="train")[0]) == 8
+    monkeypatch.chdir(tmp_path / "there")
+    assert len(videos_to_test(run, part="train")[0]) == 8
+    result = fit(run.config, tmp_path / "run", resume=True)
+    assert len(result.rows) == 2
+    with pytest.raises(UserError, match=r"was started with data\.path"):
+        check_same_config(run.config, config, "run")  # here it would be another one
 
 
 def test_resuming_nothing(tmp_path):

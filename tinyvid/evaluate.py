@@ -157,11 +157,18 @@ def open_videos(
     `progress` is called with (files looked into, files in all) after each.
     """
     data = config.data
-    options = dict(data.options) if path is None or path == data.path else {}
+    options = dict(data.options) if path is None or _same(path, data.path) else {}
     path = path or data.path
     if path != "verbs":
         options = {"workers": data.workers, "cache": data.cache, **options}
     return open_data(path, strict=data.strict, progress=progress, **options)
+
+
+def _same(path: str, other: str) -> bool:
+    """Whether two names of data mean the same; "verbs" is no folder."""
+    if "verbs" in (path, other):
+        return path == other
+    return Path(path).resolve() == Path(other).resolve()
 
 
 def videos_to_test(

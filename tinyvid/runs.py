@@ -158,8 +158,13 @@ def clip_shape(config: Config) -> tuple[int, int, int, int]:
 
 
 def resolved(config: Config) -> Config:
-    """Return the config with every size filled in, as it is kept in a run's folder."""
+    """Return the config with every size filled in and paths that hold from any folder, as it is
+    kept in a run's folder."""
     full = copy.deepcopy(config)
+    if full.data.path != "verbs" and Path(full.data.path).exists():
+        full.data.path = str(Path(full.data.path).resolve())
+    if full.data.cache is not None:
+        full.data.cache = str(Path(full.data.cache).resolve())
     _, full.clip.frames, full.clip.height, full.clip.width = clip_shape(config)
     return full
 

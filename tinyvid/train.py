@@ -413,13 +413,12 @@ def _better(row: Row, best: Row) -> bool:
 def _continued(
     out: str | Path, config: Config, classes: list[str], parts: Mapping[str, VideoSet]
 ) -> Checkpoint | None:
-    """Return the last checkpoint of the run in `out`; None if it had finished no epoch."""
+    """Return the last checkpoint of the run in `out`; None if it has finished no epoch."""
     run = Run.open(out)
-    if not run.last.exists():
-        before, checkpoint = run.config, None
-    else:
-        checkpoint = load_checkpoint(run.last)
-        before = from_dict(checkpoint.state["config"])
+    if not run.last.exists():  # nothing is lost by starting anew, be it with another config
+        return None
+    checkpoint = load_checkpoint(run.last)
+    before = from_dict(checkpoint.state["config"])
     check_same_config(before, config, out)
     check_same_videos(run, classes, parts)
     return checkpoint
@@ -427,6 +426,7 @@ def _continued(
 
 def check_same_config(before: Config, now: Config, out: str | Path) -> None:
     """Raise UserError if the run in `out` was started with choices that lead to other results."""
+    before, now = resolved(before), resolved(now)
     for section in fields(now):
         old, new = getattr(before, section.name), getattr(now, section.name)
         for found in fields(new):
