@@ -50,7 +50,14 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
         raise UserError(f"linear: input of shape {input.shape} and weight of shape {weight.shape}")
     rows = reshape(input, (-1, weight.shape[1])) if input.ndim != 2 else input  # one GEMM
-    y = matmul(rows, transpose(weight, 0, 1))
+    a, w = pair(rows, weight)
+    y = record(
+        a.data @ w.data.T,
+        (a, lambda g, y: matmul(g, w)),
+        # gᵀ · a lies in memory as the weight does, which the optimiser reads beside it
+        (w, lambda g, y: matmul(transpose(g, 0, 1), a)),
+        saved=(a, w),
+    )
     if bias is not None:
         if bias.shape != weight.shape[:1]:
             raise UserError(f"linear: bias of shape {bias.shape} for weight {weight.shape}")
