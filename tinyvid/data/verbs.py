@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -315,14 +316,24 @@ class VerbSet(VideoSet):
         window: tuple[float, float] = (0.0, 1.0),
         classes: Sequence[str] | None = None,
     ):
+        counts = {"per_class": per_class, "seed": seed, "frames": frames, "size": size}
+        for option, count in counts.items():
+            if isinstance(count, bool) or not isinstance(count, Integral):
+                raise UserError(f"{option} must be a whole number, not {count!r}")
+        if not _is_real(fps) or not 0 < fps < float("inf"):
+            raise UserError(f"fps must be a number above 0, not {fps!r}")
+        if isinstance(classes, str) or not isinstance(classes, Sequence | None):
+            raise UserError(f"classes must be a list of verbs, not {classes!r}")
         self.classes = list(VERBS if classes is None else classes)
         for name in self.classes:
             if name not in VERBS:
+                name = str(name)
                 raise UserError(
                     f"no verb {name!r}: there are {', '.join(VERBS)}.{nearest(name, VERBS)}"
                 )
         if split not in SPLITS:
-            raise UserError(f"no split {split!r}: there are {', '.join(SPLITS)}")
+            near = nearest(str(split), SPLITS)
+            raise UserError(f"no split {split!r}: there are {', '.join(SPLITS)}.{near}")
         if per_class < 1 or not self.classes:
             raise UserError(f"verbs needs at least one class and one video of each: {per_class=}")
         if seed < 0:
@@ -388,5 +399,10 @@ def _check_size(frames: int, size: int, window: tuple[float, float]) -> None:
         raise UserError(
             f"verbs needs at least 2 frames of at least 16 pixels, not {frames} of {size}"
         )
-    if len(window) != 2 or not 0 <= window[0] < window[1] <= 1:
+    pair = isinstance(window, list | tuple) and len(window) == 2 and all(map(_is_real, window))
+    if not pair or not 0 <= window[0] < window[1] <= 1:
         raise UserError(f"window must be two rising shares of the time, 0 to 1, not {window}")
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
