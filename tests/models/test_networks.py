@@ -316,3 +316,11 @@ def test_wrong_clips_are_refused(name, training, shape):
     model = models.build(name, 3, (3, 8, 32, 32)).train(training)
     with pytest.raises(UserError, match=re.escape(str(shape[1:])[1:-1])):
         model(tinyvid.tensor(clips(1, shape)))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_network_takes_an_array(name):
+    model = models.build(name, num_classes=3).eval()
+    clips = np.random.default_rng(0).normal(size=(2, *models.entry(name).clip))
+    clips = clips.astype(np.float32)
+    assert_close(model(clips), model(tinyvid.tensor(clips)).data)

@@ -20,7 +20,7 @@ import numpy as np
 
 from tinyvid.device import check_device
 from tinyvid.errors import UserError
-from tinyvid.tensor import Tensor, no_grad
+from tinyvid.tensor import Tensor, as_tensor, no_grad
 
 Self = TypeVar("Self", bound="Module")
 Hook = Callable[["Module", tuple, Any], Any]
@@ -125,7 +125,9 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run `forward`, then the forward hooks."""
+        """Run `forward`, then the forward hooks; an array as the first argument may stand for x."""
+        if args and isinstance(args[0], np.ndarray):
+            args = (as_tensor(args[0]), *args[1:])
         output = self.forward(*args, **kwargs)
         for hook in self._forward_hooks.values():
             replacement = hook(self, args, output)

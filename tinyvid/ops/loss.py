@@ -117,7 +117,7 @@ def nll_loss(
     """
     _check_weight(input, weight)
     classes, counted = _classes(input, as_tensor(target), ignore_index)
-    cells = np.indices(classes.shape, sparse=True)
+    cells: tuple[np.ndarray, ...] = np.indices(classes.shape, sparse=True)
     losses = _where_counted(counted, -getitem(input, (cells[0], classes, *cells[1:])))
     weights = _target_weights(weight, classes, counted, input.dtype)
     if weights is None:
