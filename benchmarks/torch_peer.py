@@ -54,7 +54,7 @@ def _convert(m: nn.Module) -> torch.nn.Module:
         if isinstance(m, kind):
             return _fill(shell(), m)
     if isinstance(m, models.parts.Network):
-        return _fill(_Network(type(m)), m)
+        return _fill(_Network(m), m)
     raise TypeError(f"no peer for {type(m).__name__}")
 
 
@@ -65,9 +65,10 @@ def _fill(shell: torch.nn.Module, m: nn.Module) -> torch.nn.Module:
 
 
 class _Network(torch.nn.Module):
-    def __init__(self, kind: type):
+    def __init__(self, m: models.parts.Network):
         super().__init__()
-        self.kind = kind
+        self.kind = type(m)
+        self.clip = getattr(m, "clip", None)  # which late fusion checks
 
     def forward(self, x):
         return self.kind.forward(self, x)
