@@ -20,6 +20,8 @@ CASES = [
     ConvCase("clip_same", (1, 3, 2, 5, 6), (4, 6, 4, 2), padding="same", dilation=(1, 3)),
     ConvCase("clip_groups_of_channels", (2, 4, 3, 5, 4), (6, 6, 3, 3), padding=1, groups=2),
     ConvCase("clip_groups_cut_channels", (2, 3, 4, 5, 4), (4, 6, 3, 2), padding=1, groups=2),
+    ConvCase("clip_many_channels", (1, 17, 2, 4, 5), (3, 34, 3, 3), padding=1),
+    ConvCase("clip_groups_of_many", (1, 16, 3, 4, 4), (4, 24, 3, 2), (1, 2), 1, groups=2),
     ConvCase("clip_depthwise", (1, 2, 3, 4, 5), (12, 1, 2, 3), padding=1, groups=6),
     ConvCase(
         "example_early_fusion", (16, 3, 20, 64, 64), (12, 60, 3, 3), padding="same", large=True

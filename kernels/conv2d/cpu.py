@@ -1,9 +1,10 @@
 """2-D convolution on the processor: `cpu/im2col`, by way of 3-D convolution.
 
 A 2-D filter over a clip is a 3-D filter that spans all of its frames: seen as
-`K C/groups T R S`, it gives an output of one frame, and the clip is read as it lies. Only
-where a group is not made of whole channels C are the `C*T` planes copied into one axis; a
-batch of images is a batch of clips of one frame.
+`K C/groups T R S`, it gives an output of one frame, and the clip is read as it lies. Where a
+group is not made of whole channels C, or these are so few that patches would be gathered from
+runs of a few numbers, the `C*T` planes are first copied into one axis, last in memory; a batch
+of images is a batch of clips of one frame.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import numpy as np
 
 from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels.conv3d import cpu as conv3d
+from tinyvid.kernels.threads import chunks_of, parallel_for
+
+BLOCK = 2**14  # numbers to copy at a time, which stay in the cache while their order changes
+FEW_CHANNELS = 16  # fewer are copied: a row of a filter then reads S*C*T numbers at once, not S*C
 
 
 def fprop(x: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """Return y; see `tinyvid.kernels.conv2d`."""
     in_3d = _in_3d(geometry)
-    return conv3d.fprop(x.reshape(in_3d.x), w.reshape(in_3d.w), in_3d)[:, :, 0]
+    return conv3d.fprop(_seen_as(x, in_3d), w.reshape(in_3d.w), in_3d)[:, :, 0]
 
 
 def dgrad(gy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
@@ -33,10 +38,26 @@ def dgrad(gy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
 def wgrad(gy: np.ndarray, x: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """Return gw; see `tinyvid.kernels.conv2d`."""
     in_3d = _in_3d(geometry)
-    gw = conv3d.wgrad(gy[:, :, None], x.reshape(in_3d.x), in_3d)
+    gw = conv3d.wgrad(gy[:, :, None], _seen_as(x, in_3d), in_3d)
     # (K, C, T, R, S) -> (K, C*T, 1, R, S) -> (K, C*T, R, S)
     gw = gw.reshape(*geometry.w[:2], 1, *geometry.w[2:])
     return _relaid(gw)[:, :, 0]
+
+
+def _seen_as(x: np.ndarray, in_3d: ConvGeometry) -> np.ndarray:
+    """Return x in the shape of the 3-D convolution; planes put into one axis lie last in memory."""
+    if x.ndim == 4 or x.shape == in_3d.x:
+        return x.reshape(in_3d.x)
+    N, C, T, H, W = x.shape
+    planes = np.empty((N, H, W, C, T), x.dtype)
+
+    def copy(part: tuple[int, slice]) -> None:
+        n, rows = part
+        planes[n, rows] = x[n, :, :, rows].transpose(2, 3, 0, 1)
+
+    rows = max(1, BLOCK // (C * T * W))
+    parallel_for(copy, [(n, part) for n in range(N) for part in chunks_of(H, rows)])
+    return planes.reshape(N, 1, H, W, C * T).transpose(0, 4, 1, 2, 3)
 
 
 def _relaid(array: np.ndarray) -> np.ndarray:
@@ -48,8 +69,8 @@ def _in_3d(geometry: ConvGeometry) -> ConvGeometry:
     """Return the geometry of the 3-D convolution that does the same."""
     N, H, W = geometry.x[0], *geometry.x[-2:]
     frames = 1
-    if len(geometry.x) == 5 and geometry.x[1] % geometry.groups == 0:
-        frames = geometry.x[2]
+    if len(geometry.x) == 5 and geometry.x[1] >= FEW_CHANNELS:
+        frames = geometry.x[2] if geometry.x[1] % geometry.groups == 0 else 1
     channels = geometry.channels // frames
     return ConvGeometry(
         x=(N, channels, frames, H, W),
