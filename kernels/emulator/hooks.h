@@ -51,6 +51,10 @@ struct Region {
   char* base;
   size_t bytes;
   Space space;
+  // A byte for each byte of the region, 1 where nothing has been written yet: reading it is a
+  // finding, writing it clears it. Null where all is initialised; never set for shared memory,
+  // which starts uninitialised in any case.
+  unsigned char* unwritten;
 };
 
 struct Launch {
@@ -61,6 +65,11 @@ struct Launch {
   int region_count;
   bool copies_late;       // cp.async lands at its wait, not where it is issued
 };
+
+// In a checked launch at least this many bytes that belong to no region, but can be read and
+// written without harm, lie before and after each global array: an overrun is seen, the launch goes
+// on, and the array beyond keeps its values. (Between shared arrays it is 128 bytes.)
+constexpr size_t GLOBAL_GUARD = 4096, SHARED_GUARD = 128;
 
 // Who runs now. Valid while a fibre runs, and while the runtime makes an access or an event on
 // its behalf; between fibres `stack_low` is null, and accesses are not a kernel's.
@@ -76,9 +85,7 @@ extern EMULATOR_TLS Now now;
 enum class Access {
   read,       // an ordinary read, in one piece: a vector load, a row of ldmatrix
   write,      // an ordinary write, in one piece: a vector store
-  atomic,     // read-modify-write
-  copy_read,  // cp.async reads its source...
-  copy_write  // ...and writes its target (bytes not read are written as zeros)
+  atomic      // read-modify-write
 };
 
 // A fault ends the launch: a divergent barrier, a misaligned vector, too much shared memory.
@@ -135,11 +142,13 @@ void block_switch();
 void access(const void* address, size_t bytes, emulator::Access kind, emulator::Site site);
 
 // The running thread issues a cp.async: `read` bytes of `source` (0 where it is predicated off)
-// and zeros up to `bytes` go to `target`. Bounds can be judged here, with the thread and the line
-// at hand; memory changes when it lands, at once or at the wait, where `access` is called twice
-// with the same site: copy_read (unless `read` is 0), then copy_write. It lands on behalf of
-// the thread that issued it.
+// and zeros up to `bytes` go to `target`.
 void copy_issued(const void* source, size_t read, void* target, size_t bytes, emulator::Site site);
+
+// The running thread has waited for this copy, at `cp_async_wait`; the arguments are those of its
+// issue. Told there whether the bytes moved when the copy was issued or move now: until its wait
+// nobody may touch the target nor change the source, in either mode.
+void copy_waited(const void* source, size_t read, void* target, size_t bytes, emulator::Site site);
 
 // `__threadfence()`, `__threadfence_block()`.
 void fence(bool whole_grid);
@@ -163,6 +172,7 @@ inline void warp_collective(unsigned, emulator::Site) {}
 inline void block_switch() {}
 inline void access(const void*, size_t, emulator::Access, emulator::Site) {}
 inline void copy_issued(const void*, size_t, void*, size_t, emulator::Site) {}
+inline void copy_waited(const void*, size_t, void*, size_t, emulator::Site) {}
 inline void fence(bool) {}
 inline void fault(const emulator::Fault&) {}
 }  // namespace checker
