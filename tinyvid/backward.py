@@ -66,10 +66,12 @@ def backpropagate(
     retain = create_graph if retain_graph is None else retain_graph
     results = []
     with grad_mode(create_graph):
+        # Gradients are tensors where they are recorded, and bare arrays where they are not.
         # Tensors as keys are compared by identity: their hashes differ.
-        grads: dict[Tensor, Tensor] = {}
-        for y, g in zip(outputs, cotangents, strict=True):
-            g = _cotangent(y, g)
+        grads: dict[Tensor, Any] = {}
+        for y, cotangent in zip(outputs, cotangents, strict=True):
+            g = _cotangent(y, cotangent)
+            g = g if create_graph else g._array
             grads[y] = grads[y] + g if y in grads else g
         wanted = set(inputs or ())
         nodes = _sorted_graph(outputs)
@@ -81,26 +83,35 @@ def backpropagate(
                 continue
             edges = y._edges or ()
             if y in wanted if inputs else not edges:
-                results.append((y, g))
+                results.append((y, g if create_graph else _wrap(g)))
             for t, array in y._saved:
                 if t._array is not array:
                     raise UserError(
                         f"a tensor of shape {array.shape} was given new values after an operation "
                         "had saved it for its gradient; call backward first, or copy the tensor"
                     )
+            operands = y._operands
+            if create_graph:
+                arguments = (g, y, *(operands or ()))
+            elif operands is None:
+                arguments = (_wrap(g), y)
+            else:
+                arguments = (g, y._array, *[t._array for t in operands])
             for x, rule in edges:
                 if x.requires_grad and (relevant is None or x in relevant):
-                    gx = rule(g, y)
-                    array, given = x._array, gx._array
-                    if given.shape != array.shape or given.dtype != array.dtype:
-                        raise _wrong_gradient(gx, x)
+                    gx = rule(*arguments)
+                    if operands is None and not create_graph:
+                        gx = gx._array
+                    array = x._array
+                    if gx.shape != array.shape or gx.dtype != array.dtype:
+                        if operands is None or gx.dtype != array.dtype:
+                            raise _wrong_gradient(gx, x)
+                        gx = _unbroadcast(gx, array.shape)
                     before = grads.get(x)
-                    if before is not None:
-                        gx = before + gx if create_graph else _wrap(before._array + given)
-                    grads[x] = gx
+                    grads[x] = gx if before is None else before + gx
             # The rules of an inner tensor that is an input itself may not have run: they stay.
             if not retain and edges and (relevant is None or any(x in relevant for x, _ in edges)):
-                y._edges, y._saved = None, ()
+                y._edges, y._saved, y._operands = None, (), None
     return results
 
 
@@ -134,7 +145,14 @@ def _leading_to(inputs: list[Tensor], nodes: list[Tensor]) -> set[Tensor]:
     return relevant
 
 
-def _wrong_gradient(gx: Tensor, x: Tensor) -> UserError:
+def _unbroadcast(gx: Any, shape: tuple[int, ...]) -> Any:
+    """Undo the broadcasting of an operand."""
+    from tinyvid.ops.reduce import unbroadcast, unbroadcast_array  # which need tensors
+
+    return (unbroadcast if isinstance(gx, Tensor) else unbroadcast_array)(gx, shape)
+
+
+def _wrong_gradient(gx: Any, x: Tensor) -> UserError:
     return UserError(
         f"a rule returned a gradient of shape {gx.shape}, {gx.dtype} "
         f"for an input of shape {x.shape}, {x.dtype}"

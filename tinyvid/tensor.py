@@ -4,7 +4,9 @@ A tensor made by an operation remembers its *edges*: for each input that needs a
 the pair (input, rule). The rule takes (g, y), where y is the tensor itself and g the
 gradient of the final result with respect to y, and returns the gradient with respect to
 that input. Rules are written with the same differentiable operations as everything else, so
-the reverse pass can itself be recorded, and differentiated again.
+the reverse pass can itself be recorded, and differentiated again. Where an operation keeps its
+*operands*, its rules take them too, (g, y, *operands): all as bare arrays, unless the reverse
+pass is recorded.
 
 Tensors are immutable in memory. Their arrays are read-only, so that writing into one fails
 at once, where it happens; a tensor that is given new values (`copy_`, `t[...] = v`, `t -= v`)
@@ -25,7 +27,7 @@ import numpy as np
 
 from tinyvid.errors import UserError
 
-Rule: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+Rule: TypeAlias = "Callable[..., Any]"
 Edge: TypeAlias = "tuple[Tensor, Rule]"
 Operation = TypeVar("Operation", bound=Callable[..., Any])
 
@@ -61,6 +63,7 @@ class Tensor:
     # Defaults on the class, set only where they differ: most tensors are short-lived.
     _edges: Sequence[Edge] | None = ()  # None once the graph has been freed
     _saved: Sequence[tuple[Tensor, np.ndarray]] = ()
+    _operands: tuple[Tensor, ...] | None = None
     _order: int = 0  # when an operation made it; leaves come before all
 
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False):
@@ -234,7 +237,7 @@ def _wrap(array: Any) -> Tensor:
     """Return a tensor of this very array, which nobody else may write to from now on."""
     if type(array) is not np.ndarray:
         array = np.asarray(array)  # NumPy gives scalars where it could give 0-d arrays
-    array.flags.writeable = False
+    array.setflags(False)  # not writeable; a quarter of the time that `flags` takes
     t = _new(Tensor)
     t._array = array
     return t
@@ -341,9 +344,16 @@ def record(array: Any, *edges: Edge, saved: Sequence[Tensor] = ()) -> Tensor:
     return y
 
 
-def attach(y: Tensor, edges: Sequence[Edge], saved: Sequence[tuple[Tensor, np.ndarray]]) -> None:
+def attach(
+    y: Tensor,
+    edges: Sequence[Edge],
+    saved: Sequence[tuple[Tensor, np.ndarray]],
+    operands: tuple[Tensor, ...] | None = None,
+) -> None:
     """Make `y` the result of an operation, one of whose inputs requires a gradient."""
     y.requires_grad = True
     y._edges = edges
     y._saved = saved
+    if operands is not None:
+        y._operands = operands
     y._order = _creation_order()

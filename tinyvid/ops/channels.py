@@ -29,7 +29,7 @@ def total(array: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
         if rows.flags.c_contiguous and channels <= BLOCK // 16:
             shape = [1 if i in dims else n for i, n in enumerate(array.shape)]
             return _column_sums(rows.reshape(-1, channels)).astype(array.dtype).reshape(shape)
-    return array.sum(dims, keepdims=True)
+    return np.add.reduce(array, dims, keepdims=True)
 
 
 def _column_sums(rows: np.ndarray) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Element-wise operations, with NumPy's broadcasting; the rules stand above the forward.
 
 A rule takes (g, y, a) or (g, y, a, b): the gradient of the final result with respect to y, y
-itself, and the inputs. What broadcasting and conversion of dtypes did to an input is undone
-behind the rules, which can be read as the formulas of the textbook.
+itself, and the inputs. They are tensors where the reverse pass is recorded, and bare arrays
+where it is not, which is quicker: rules are written in what both understand, and read as the
+formulas of the textbook. What broadcasting and conversion of dtypes did to an input is undone
+behind them.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ from tinyvid.ops.reduce import unbroadcast
 from tinyvid.tensor import Tensor, _mode, _wrap, as_tensor, attach, record, takes_arrays
 
 
-def unary(rule: Callable[..., Tensor], saves: bool = True) -> Callable[..., Callable[..., Tensor]]:
+def unary(rule: Callable[..., Any], saves: bool = True) -> Callable[..., Callable[..., Tensor]]:
     """Make a differentiable operation of a function of one array.
 
     Args:
-        rule: the gradient, from (g, y, a).
+        rule: the gradient, from (g, y, a); see the module's docstring.
         saves: whether the rule reads the input.
     """
 
@@ -30,9 +32,9 @@ def unary(rule: Callable[..., Tensor], saves: bool = True) -> Callable[..., Call
         @wraps(forward)
         def operation(input: Any) -> Tensor:
             a = input if isinstance(input, Tensor) else as_tensor(input)
-            y = _wrap(forward(a.data))
+            y = _wrap(forward(a._array))
             if a.requires_grad and _mode.enabled:
-                attach(y, ((a, lambda g, y: rule(g, y, a)),), ((a, a.data),) if saves else ())
+                attach(y, ((a, rule),), ((a, a._array),) if saves else (), (a,))
             return y
 
         return operation
@@ -41,7 +43,7 @@ def unary(rule: Callable[..., Tensor], saves: bool = True) -> Callable[..., Call
 
 
 def binary(
-    rule_a: Callable[..., Tensor], rule_b: Callable[..., Tensor], saves: bool = True
+    rule_a: Callable[..., Any], rule_b: Callable[..., Any], saves: bool = True
 ) -> Callable[..., Callable[..., Tensor]]:
     """Make a differentiable operation of a function of two arrays that broadcast.
 
@@ -55,22 +57,31 @@ def binary(
         def operation(input: Any, other: Any) -> Tensor:
             a, b = pair(input, other)
             try:
-                y = _wrap(forward(a.data, b.data))
+                y = _wrap(forward(a._array, b._array))
             except ValueError as error:
                 raise UserError(
                     f"{forward.__name__}: shapes {a.shape} and {b.shape}: {error}"
                 ) from error
-            if _mode.enabled and (a.requires_grad or b.requires_grad):
-                edges = (
-                    (a, lambda g, y: _fit(rule_a(g, y, a, b), a)),
-                    (b, lambda g, y: _fit(rule_b(g, y, a, b), b)),
-                )
-                attach(y, edges, ((a, a.data), (b, b.data)) if saves else ())
+            if (a.requires_grad or b.requires_grad) and _mode.enabled:
+                saved = ((a, a._array), (b, b._array)) if saves else ()
+                attach(y, ((a, rule_a), (b, rule_b)), saved, (a, b))
             return y
 
         return operation
 
     return decorate
+
+
+def either(operation: Callable[..., Tensor], *inputs: Any) -> Any:
+    """Return the operation's result for tensors, or its bare forward's for arrays."""
+    if isinstance(inputs[0], Tensor):
+        return operation(*inputs)
+    return operation.__wrapped__(*inputs)  # type: ignore[attr-defined]
+
+
+def _bare(x: Any) -> Any:
+    """Return what is a constant to a rule: the array of a tensor, or the array given."""
+    return x._array if isinstance(x, Tensor) else x
 
 
 def pair(input: Any, other: Any) -> tuple[Tensor, Tensor]:
@@ -79,7 +90,7 @@ def pair(input: Any, other: Any) -> tuple[Tensor, Tensor]:
         input = as_tensor(input, like=other if isinstance(other, Tensor) else None)
     if not isinstance(other, Tensor):
         other = as_tensor(other, like=input)
-    if input.data.dtype is not other.data.dtype:
+    if input._array.dtype is not other._array.dtype:
         dtype = common_dtype(input.dtype, other.dtype)
         return cast(input, dtype), cast(other, dtype)
     return input, other
@@ -98,7 +109,7 @@ def _float(array: np.ndarray) -> np.ndarray:
 
 def _fit(g: Tensor, like: Tensor) -> Tensor:
     """Undo the broadcasting of an input."""
-    return g if g.data.shape == like.data.shape else unbroadcast(g, like.shape)
+    return g if g._array.shape == like._array.shape else unbroadcast(g, like.shape)
 
 
 @takes_arrays
@@ -119,13 +130,13 @@ def add(input: Any, other: Any) -> Any:
     return input + other
 
 
-@binary(lambda g, y, a, b: g, lambda g, y, a, b: neg(g), saves=False)
+@binary(lambda g, y, a, b: g, lambda g, y, a, b: -g, saves=False)
 def sub(input: Any, other: Any) -> Any:
     """Return input − other."""
     return input - other
 
 
-@binary(lambda g, y, a, b: mul(g, b), lambda g, y, a, b: mul(g, a))
+@binary(lambda g, y, a, b: g * b, lambda g, y, a, b: g * a)
 def mul(input: Any, other: Any) -> Any:
     """Return input · other."""
     return input * other
@@ -137,18 +148,19 @@ def div(input: Any, other: Any) -> Any:
     return _float(input) / _float(other)
 
 
-@binary(lambda g, y, a, b: g * _pow_slope(a, b), lambda g, y, a, b: g * y * log(a))
+@binary(lambda g, y, a, b: g * _pow_slope(a, b), lambda g, y, a, b: g * y * either(log, a))
 def pow(input: Any, exponent: Any) -> Any:
     """Return input raised to exponent; the gradient with respect to an exponent needs input > 0."""
     return input**exponent
 
 
-def _pow_slope(a: Tensor, b: Tensor) -> Tensor:
-    # b · a^(b−1), but 0 and not 0 · 0^(−1) = NaN where b is 0
-    return where(b.data == 0, 0.0, b * pow(a, where(b.data == 0, 1.0, b - 1)))
+def _pow_slope(a: Any, b: Any) -> Any:
+    # b · a^(b−1), but 0 and not 0 · 0^(−1) = NaN where both are 0
+    both = (_bare(a) == 0) & (_bare(b) == 0)
+    return b * a ** (b - 1 + both)
 
 
-@unary(lambda g, y, a: neg(g), saves=False)
+@unary(lambda g, y, a: -g, saves=False)
 def neg(input: Any) -> Any:
     """Return −input."""
     return -input
@@ -190,49 +202,46 @@ def sigmoid(input: Any) -> Any:
     return np.tanh(_float(input) * 0.5) * 0.5 + 0.5
 
 
-@unary(lambda g, y, a: scale(g, y.data > 0), saves=False)
+@unary(lambda g, y, a: g * (y > 0), saves=False)
 def relu(input: Any) -> Any:
     """Return max(input, 0); the gradient at 0 is 0."""
     return np.maximum(input, input.dtype.type(0))
 
 
-@unary(lambda g, y, a: scale(g, np.sign(a.data)))
+@unary(lambda g, y, a: g * np.sign(_bare(a)))
 def abs(input: Any) -> Any:
     """Return the absolute value; the gradient at 0 is 0."""
     return np.abs(input)
 
 
-@unary(lambda g, y, a: g * cos(a))
+@unary(lambda g, y, a: g * either(cos, a))
 def sin(input: Any) -> Any:
     """Return the sine."""
     return np.sin(_float(input))
 
 
-@unary(lambda g, y, a: -(g * sin(a)))
+@unary(lambda g, y, a: -(g * either(sin, a)))
 def cos(input: Any) -> Any:
     """Return the cosine."""
     return np.cos(_float(input))
 
 
-@binary(
-    lambda g, y, a, b: scale(g, _share(a, b, y, a)), lambda g, y, a, b: scale(g, _share(a, b, y, b))
-)
+@binary(lambda g, y, a, b: g * _share(y, a, b), lambda g, y, a, b: g * _share(y, b, a))
 def maximum(input: Any, other: Any) -> Any:
     """Return the larger of the two; where they are equal each gets half of the gradient."""
     return np.maximum(input, other)
 
 
-@binary(
-    lambda g, y, a, b: scale(g, _share(a, b, y, a)), lambda g, y, a, b: scale(g, _share(a, b, y, b))
-)
+@binary(lambda g, y, a, b: g * _share(y, a, b), lambda g, y, a, b: g * _share(y, b, a))
 def minimum(input: Any, other: Any) -> Any:
     """Return the smaller of the two; where they are equal each gets half of the gradient."""
     return np.minimum(input, other)
 
 
-def _share(a: Tensor, b: Tensor, y: Tensor, winner: Tensor) -> np.ndarray:
+def _share(y: Any, winner: Any, other: Any) -> np.ndarray:
     # 1 where this input alone is the extremum, one half where both are
-    return ((winner.data == y.data) / (1.0 + (a.data == b.data))).astype(y.dtype)
+    y, winner, other = _bare(y), _bare(winner), _bare(other)
+    return ((winner == y) / (1.0 + (winner == other))).astype(y.dtype)
 
 
 def scale(input: Tensor, factor: np.ndarray) -> Tensor:

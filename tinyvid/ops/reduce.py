@@ -24,24 +24,32 @@ def kept(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
 @takes_arrays
 def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     """Return the sum over `dim`; integers and booleans add up to int64."""
-    dims = axes(dim, input.ndim)
-    shape, full = kept(input.shape, dims), input.shape
-    if input.dtype.kind == "f":
-        array = total(input.data, dims)
+    array, full = input._array, input._array.shape
+    dims = axes(dim, len(full))
+    if array.dtype.kind == "f":
+        array = total(array, dims)
     else:
-        array = input.data.sum(dims, np.int64, keepdims=True)
+        array = array.sum(dims, np.int64, keepdims=True)
+    shape = array.shape
     return record(
         array if keepdim else array.squeeze(dims),
-        (input, lambda g, y: broadcast_to(reshape(g, shape), full)),
+        (input, lambda g, y: broadcast_to(g if keepdim else reshape(g, shape), full)),
     )
 
 
 @takes_arrays
 def unbroadcast(input: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return the sum over every axis along which `shape` was broadcast: its adjoint."""
-    extra = input.ndim - len(shape)
-    stretched = [i + extra for i, n in enumerate(shape) if n == 1 and input.shape[i + extra] != 1]
-    return reshape(sum(input, [*range(extra), *stretched], keepdim=True), shape)
+    before = input.shape
+    array = unbroadcast_array(input._array, shape)
+    return record(array, (input, lambda g, y: broadcast_to(g, before)))
+
+
+def unbroadcast_array(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the same of a bare array."""
+    extra = array.ndim - len(shape)
+    stretched = [i + extra for i, n in enumerate(shape) if n == 1 and array.shape[i + extra] != 1]
+    return total(array, (*range(extra), *stretched)).reshape(shape)
 
 
 @takes_arrays

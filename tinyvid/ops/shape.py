@@ -22,6 +22,8 @@ def axes(dim: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """Return `dim` as a sorted tuple of axes counted from the front; None is all of them."""
     if dim is None:
         return tuple(range(ndim))
+    if type(dim) is int and -ndim <= dim < ndim:
+        return (dim % ndim,)
     try:
         return tuple(sorted(np.lib.array_utils.normalize_axis_tuple(dim, ndim)))
     except ValueError as error:  # NumPy's AxisError is one
@@ -38,7 +40,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     """Return the same elements in another shape; one size may be −1."""
     before = input.shape
     try:
-        array = input.data.reshape(_dims(shape))
+        array = input._array.reshape(*shape)
     except ValueError as error:
         raise UserError(f"a tensor of shape {before} cannot become {_dims(shape)}") from error
     return record(array, (input, lambda g, y: reshape(g, before)))
@@ -94,13 +96,17 @@ def broadcast_to(input: Tensor, shape: Sequence[int]) -> Tensor:
     before = input.shape
     if before == tuple(shape):
         return input
-    from tinyvid.ops.reduce import unbroadcast  # the two are each other's adjoint
-
     try:
         array = np.broadcast_to(input.data, tuple(shape))
     except ValueError as error:
         raise UserError(f"a tensor of shape {before} cannot be broadcast to {shape}") from error
-    return record(array, (input, lambda g, y: unbroadcast(g, before)))
+    return record(array, (input, lambda g, y: _unbroadcast(g, before)))
+
+
+def _unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
+    from tinyvid.ops.reduce import unbroadcast  # the two are each other's adjoint
+
+    return unbroadcast(g, shape)
 
 
 @takes_arrays
