@@ -1,0 +1,61 @@
+// What kernels of every operation use: vector loads and stores, and the barrier of the grid.
+//
+// Under the emulator the same names come from its own headers.
+#pragma once
+
+#ifdef __CUDACC__
+
+// ---- vector loads and stores -----------------------------------------------------------------
+// 128 bits, the most that one instruction moves (four doubles take two). The address must be a
+// multiple of 16 bytes (load2 and store2 of floats: 8).
+
+struct __align__(16) Double4 {
+  double x, y, z, w;
+};
+
+__device__ __forceinline__ float2 load2(const float* p) {
+  return *reinterpret_cast<const float2*>(p);
+}
+__device__ __forceinline__ double2 load2(const double* p) {
+  return *reinterpret_cast<const double2*>(p);
+}
+__device__ __forceinline__ float4 load4(const float* p) {
+  return *reinterpret_cast<const float4*>(p);
+}
+__device__ __forceinline__ Double4 load4(const double* p) {
+  const double2 low = load2(p), high = load2(p + 2);
+  return {low.x, low.y, high.x, high.y};
+}
+__device__ __forceinline__ void store2(float* p, float2 v) { *reinterpret_cast<float2*>(p) = v; }
+__device__ __forceinline__ void store2(double* p, double2 v) {
+  *reinterpret_cast<double2*>(p) = v;
+}
+__device__ __forceinline__ void store4(float* p, float4 v) { *reinterpret_cast<float4*>(p) = v; }
+__device__ __forceinline__ void store4(double* p, Double4 v) {
+  store2(p, make_double2(v.x, v.y));
+  store2(p + 2, make_double2(v.z, v.w));
+}
+
+// ---- the barrier of the grid -----------------------------------------------------------------
+// All threads of all blocks meet. The launch must be cooperative, so that all blocks are on the
+// GPU at once. Arrivals are counted and never set back: the n-th barrier opens at n times the
+// number of blocks, which 64 bits hold for ever.
+
+__device__ unsigned long long grid_arrivals;
+
+__device__ __forceinline__ void grid_sync() {
+  __threadfence();
+  __syncthreads();  // all threads of the block have arrived, and what they wrote can be seen
+  if (threadIdx.x == 0 && threadIdx.y == 0 && threadIdx.z == 0) {
+    const unsigned long long blocks =
+        static_cast<unsigned long long>(gridDim.x) * gridDim.y * gridDim.z;
+    const unsigned long long mine = atomicAdd(&grid_arrivals, 1ULL);
+    const unsigned long long open = (mine / blocks + 1) * blocks;
+    while (atomicAdd(&grid_arrivals, 0ULL) < open) {
+    }
+    __threadfence();
+  }
+  __syncthreads();  // the others of the block wait for the one that has seen it open
+}
+
+#endif

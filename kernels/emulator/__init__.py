@@ -1,0 +1,24 @@
+"""Runs CUDA C++ on the CPU: the kernel's own source, a fibre for each CUDA thread.
+
+To read how it works, start at `hooks.h` (what the parts tell each other) and `runtime.cpp` (the
+scheduler); then `device.h` and what it includes (CUDA's names in terms of the runtime), and
+`source.py`, `build.py` and `module.py` (from a file to a launch).
+
+>>> from tinyvid.kernels.emulator import Module, options
+>>> with options(schedule="reversed"):
+...     Module("scale.cu").get_function("scale")((4,), (128,), (x, y))
+"""
+
+from tinyvid.kernels.emulator.module import Function, Global, KernelFault, Launched, Module
+from tinyvid.kernels.emulator.options import Options, current, options
+
+__all__ = [
+    "Function",
+    "Global",
+    "KernelFault",
+    "Launched",
+    "Module",
+    "Options",
+    "current",
+    "options",
+]

@@ -1,0 +1,109 @@
+"""One loader for CUDA C++: on a GPU through CuPy, else on the emulator.
+
+>>> module = load("kernels/conv3d/naive.cu", {"REAL": "float"}, device="emulator")
+>>> module.get_function("fprop")((blocks,), (128,), (x, w, y))
+>>> write_global(module, "geometry", np.array([2, 3, 4], np.int32))
+
+Both kinds of module have `get_function(name)(grid, block, args, shared_mem=0)` and
+`get_global(name)`, as `cupy.RawModule` has.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinyvid.errors import UserError
+
+KERNELS = Path(__file__).parent
+
+
+def load(
+    file: str | Path,
+    constants: Mapping[str, object] | None = None,
+    device: str = "cuda",
+    name_expressions: Sequence[str] = (),
+    enable_cooperative_groups: bool = False,
+) -> Any:
+    """Return the module of a CUDA C++ file, compiled when it is first asked for.
+
+    Args:
+        file: the file; a relative path is taken from the working directory.
+        constants: names to define before the first line (`-Dname=value`), such as
+            `{"REAL": "float"}`. Each set of them is a module of its own.
+        device: `cuda`, or `emulator`.
+        name_expressions: instances of template kernels to compile, such as `scale<float, 4>`.
+        enable_cooperative_groups: launch its kernels cooperatively, for `grid_sync()`.
+
+    Raises:
+        UserError: the file is not there or does not compile, or the device lacks what it needs
+            (a compiler; CuPy and a GPU).
+    """
+    items = tuple(sorted((constants or {}).items()))
+    return _load(
+        Path(file).resolve(), items, device, tuple(name_expressions), enable_cooperative_groups
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _load(path: Path, constants: tuple, device: str, names: tuple, cooperative: bool) -> Any:
+    if device == "emulator":
+        from tinyvid.kernels.emulator import Module
+
+        return Module(path, dict(constants), names, cooperative)
+    if device != "cuda":
+        raise UserError(f"device {device!r} does not run CUDA C++; use 'cuda' or 'emulator'")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    cupy = _cupy()
+    options = ["-std=c++17", f"-I{path.parent}", *(f"-D{k}={_text(v)}" for k, v in constants)]
+    module = cupy.RawModule(
+        code=path.read_text(),
+        options=tuple(options),
+        backend="nvrtc",
+        name_expressions=names or None,
+        enable_cooperative_groups=cooperative,
+    )
+    try:
+        module.compile()
+    except cupy.cuda.compiler.CompileException as error:
+        raise UserError(f"{path} does not compile:\n{error}") from error
+    return module
+
+
+def write_global(module: Any, name: str, value: np.ndarray) -> None:
+    """Fill a `__device__` or `__constant__` variable with the bytes of an array."""
+    value = np.ascontiguousarray(value)
+    module.get_global(name).copy_from_host(value.ctypes.data, value.nbytes)
+
+
+def empty(shape: Sequence[int], dtype: Any, device: str) -> Any:
+    """Return a new array that a kernel is to fill.
+
+    On the emulator its bytes are all 0xFF: NaN or -1, so that an element left out shows. The
+    checker knows such NaNs, and reports the kernel that reads one.
+    """
+    if device == "cuda":
+        return _cupy().empty(tuple(shape), dtype)
+    array = np.empty(tuple(shape), dtype)
+    array.reshape(-1).view(np.uint8)[:] = 0xFF
+    return array
+
+
+def _cupy() -> Any:
+    try:
+        import cupy
+    except ImportError as error:
+        raise UserError(
+            "device 'cuda' needs CuPy, which is not installed: pip install 'tinyvid[cuda13]' (or "
+            "cuda12), or use device 'emulator'"
+        ) from error
+    return cupy
+
+
+def _text(value: object) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
