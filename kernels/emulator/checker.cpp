@@ -1,0 +1,477 @@
+// The access checker of a checked build: sees each memory access of a kernel and finds races,
+// accesses out of bounds, reads of what nobody wrote and asynchronous copies not waited for.
+//
+// g++'s `-fsanitize=thread` puts a call before each access; the functions it calls are at the end
+// of this file, instead of its own run-time library. The rules about races follow FastTrack
+// (Flanagan and Freund, PLDI 2009), with CUDA's three kinds of order in place of vector clocks:
+// shadow.h and history.h.
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+
+#include "arrays.h"
+#include "counts.h"
+#include "findings.h"
+#include "history.h"
+#include "hooks.h"
+#include "runtime.h"
+#include "shadow.h"
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace checker {
+namespace {
+
+Arrays arrays;
+History history;
+Findings findings;
+Counts counts;
+emulator::Triple grid_size, block_size;
+bool stopping;  // the checker itself ends the launch: it has told why
+
+// ---- one access -----------------------------------------------------------------------------
+
+struct Touch {
+  const char* address;
+  size_t bytes;
+  int32_t use;  // READ, WRITE, STRONG
+  Place place;
+  Array* array;
+  bool told = false;  // one access has at most one finding
+
+  Finding* tell(const char* kind, Place other = 0) {
+    if (told) return nullptr;
+    told = true;
+    Finding* finding = findings.add(kind, place, other);
+    if (!finding) return nullptr;
+    finding->here.thread = emulator::now.thread;
+    finding->here.block = emulator::now.block;
+    finding->here.use = use;
+    finding->bytes = static_cast<int32_t>(bytes);
+    if (array) {
+      strncpy(finding->array, array->name.c_str(), sizeof finding->array - 1);
+      finding->space = static_cast<int32_t>(array->space);
+      finding->offset = address - array->low;
+      finding->size = array->high - array->low;
+    }
+    return finding;
+  }
+
+  // ---- races
+
+  void tell_writer(const char* kind, const Cell& cell) {
+    Finding* finding = tell(kind, cell.write_place);
+    if (!finding) return;
+    finding->other.use = WRITE | (cell.write_strong ? STRONG : 0);
+    finding->other.thread = cell.write_thread;
+    finding->other.block = history.owner(cell.write_epoch);
+  }
+
+  void tell_reader(const Cell& cell, uint32_t epoch, int64_t thread, int64_t warp) {
+    Finding* finding = tell("race", cell.read_place);
+    if (!finding) return;
+    finding->other.use = READ | (cell.reads_strong ? STRONG : 0);
+    finding->other.thread = thread;
+    finding->other.warp = warp;
+    finding->other.block = history.owner(epoch);
+  }
+
+  // Tells of the first reader that this write is not ordered after.
+  void compare_readers(const Cell& cell) {
+    const int me_warp = emulator::now.warp;
+    if (cell.read_epoch) {
+      const bool same_epoch = cell.read_epoch == history.here->epoch;
+      if (same_epoch && cell.several_warps && int(cell.read_warp) == me_warp)
+        return tell_reader(cell, cell.read_epoch, -1, cell.other_warp);
+      for (uint32_t lanes = cell.read_lanes; lanes; lanes &= lanes - 1) {
+        unsigned thread = cell.read_warp * LANES + static_cast<unsigned>(__builtin_ctz(lanes));
+        if (!history.before(cell.read_epoch, thread, cell.read_stamp))
+          return tell_reader(cell, cell.read_epoch, thread, -1);
+        if (!same_epoch) break;  // then one lane is as good as another
+      }
+    }
+    if (cell.foreign_epoch && !history.block_before(cell.foreign_epoch))
+      tell_reader(cell, cell.foreign_epoch, -1, -1);
+  }
+
+  void compare_writer(const Cell& cell) {
+    if (use & STRONG && cell.write_strong) return;
+    if (!history.before(cell.write_epoch, cell.write_thread, cell.write_stamp))
+      tell_writer("race", cell);
+  }
+
+  void forget_readers(Cell& cell) {
+    cell.read_epoch = cell.foreign_epoch = 0;
+    cell.several_warps = 0;
+    cell.reads_strong = (use & STRONG) != 0;
+  }
+
+  void record_read(Cell& cell) {
+    const emulator::Now& me = emulator::now;
+    const uint32_t epoch = history.here->epoch, stamp = history.stamp(), lane = 1u << me.lane;
+    if (cell.reads_strong && !(use & STRONG)) forget_readers(cell);
+    if (cell.read_epoch == epoch) {
+      if (int(cell.read_warp) == me.warp) {
+        if (cell.read_stamp == stamp) {
+          cell.read_lanes |= lane;
+          return;
+        }
+        bool all_before = true;  // then they are of no more interest
+        for (uint32_t rest = cell.read_lanes; rest && all_before; rest &= rest - 1)
+          all_before = history.before(
+              epoch, cell.read_warp * LANES + static_cast<unsigned>(__builtin_ctz(rest)),
+              cell.read_stamp);
+        cell.read_lanes = all_before ? lane : cell.read_lanes | lane;
+      } else {
+        cell.several_warps = 1;
+        cell.other_warp = cell.read_warp;
+        cell.read_lanes = lane;
+      }
+    } else {
+      if (!cell.read_epoch) {
+        if (!cell.write_epoch) cell.reads_strong = (use & STRONG) != 0;
+      } else if (history.owner(cell.read_epoch) != history.here->number) {
+        cell.foreign_epoch = cell.read_epoch;
+      }
+      cell.several_warps = 0;
+      cell.read_epoch = epoch;
+      cell.read_lanes = lane;
+    }
+    cell.read_warp = static_cast<uint32_t>(me.warp);
+    cell.read_stamp = stamp;
+    cell.read_place = place;
+  }
+
+  void record_write(Cell& cell) {
+    const bool strong = use & STRONG;
+    if (!(strong && cell.reads_strong)) forget_readers(cell);
+    if (strong) record_read(cell);  // a plain write has to be ordered after each of the atomics
+    cell.write_epoch = history.here->epoch;
+    cell.write_thread = static_cast<uint32_t>(emulator::now.thread);
+    cell.write_stamp = history.stamp();
+    cell.write_strong = strong;
+    cell.write_place = place;
+  }
+
+  // ---- a cell: bytes [from, to)
+
+  void cell(Cell& cell, const char* from, const char* to) {
+    if (cell.in_flight) return tell_writer("copy not waited for", cell);
+    if (cell.write_epoch)
+      compare_writer(cell);
+    else if (!(use & WRITE) && array->never_written(cell, from, to))
+      tell("uninitialised read");
+    if (use & WRITE) {
+      if (!(use & STRONG && cell.reads_strong)) compare_readers(cell);
+      record_write(cell);
+    } else {
+      record_read(cell);
+    }
+  }
+
+  void cells() {
+    const char* at = address;
+    const char* end = address + bytes;
+    Cell* word = array->cell(at);
+    const bool whole = ((reinterpret_cast<uintptr_t>(at) | bytes) & 3) == 0;
+    for (; at < end; word++) {
+      const char* next = at - reinterpret_cast<uintptr_t>(at) % 4 + 4;
+      if (next > end) next = end;
+      if (whole && !word->split) {
+        cell(*word, at, next);
+      } else {
+        Cell* parts = array->split(*word);
+        for (const char* byte = at; byte < next; byte++)
+          cell(parts[reinterpret_cast<uintptr_t>(byte) % 4], byte, byte + 1);
+      }
+      at = next;
+    }
+  }
+};
+
+// ---- where an access falls ----------------------------------------------------------------------
+
+[[noreturn]] void stop(const char* kind) {
+  stopping = true;
+  emulator::fail(kind, {nullptr, 0}, "%s", "told by the checker");
+}
+
+// Out of bounds. The launch can go on where the access does no harm: in the guard of an array.
+void out_of_bounds(Touch& touch) {
+  touch.array = arrays.near(touch.address, touch.bytes);
+  touch.tell("out of bounds");
+  if (touch.array && touch.array->space != emulator::Space::constant) return;
+  stop("out of bounds");
+}
+
+// Is it an array's memory, and worth a look? Tells of it where it is nobody's.
+bool located(Touch& touch) {
+  const emulator::Now& now = emulator::now;
+  const char* at = touch.address;
+  if (!now.stack_low || (at >= now.stack_low && at < now.stack_high)) return false;
+  touch.array = arrays.find(at, touch.bytes, touch.place);
+  if (!touch.array) {
+    if (at >= &__ehdr_start && at < &_end) return false;  // tables; `threadIdx` and its kin
+    out_of_bounds(touch);
+    return false;
+  }
+  if (touch.array->space == emulator::Space::constant) {
+    if (touch.use & WRITE) touch.tell("write to constant memory");
+    return false;
+  }
+  history.enter(now.block);
+  return true;
+}
+
+void count(const Touch& touch, bool write) {
+  uint64_t address = reinterpret_cast<uintptr_t>(touch.address);
+  if (touch.array->shared())  // banks count from the array's start; two arrays share no word
+    address = static_cast<uint64_t>(touch.address - touch.array->low) |
+              static_cast<uint64_t>(touch.array->number & 0xff) << 24;
+  counts.add(touch.place, touch.array->shared(), write, emulator::now.warp,
+             static_cast<unsigned>(emulator::now.lane), address, static_cast<int>(touch.bytes));
+}
+
+inline void touch(const void* address, size_t bytes, int32_t use, Place place) {
+  Touch touch{static_cast<const char*>(address), bytes, use, place, nullptr};
+  if (!located(touch)) return;
+  if (counts.on && !(use & STRONG)) count(touch, use & WRITE);
+  if (use & STRONG) history.atomic(address);
+  touch.cells();
+}
+
+// An access that the compiler made: g++ assumes it aligned to its size, as a GPU demands.
+inline void instrumented(const void* address, size_t bytes, int32_t use, const void* pc) {
+  const Place place = Places::of(pc);
+  if (reinterpret_cast<uintptr_t>(address) % bytes) {
+    Touch touch{static_cast<const char*>(address), bytes, use, place, nullptr};
+    if (!located(touch)) return;
+    touch.tell("misaligned access");
+    stop("misaligned access");  // the processor might not survive it
+  }
+  touch(address, bytes, use, place);
+}
+
+// A volatile access to global memory is as strong as an atomic (PTX: a relaxed one, of system
+// scope). In shared memory it stood for a missing `__syncwarp()` once; it does so no longer.
+inline void volatile_access(const void* address, size_t bytes, int32_t use, const void* pc) {
+  Array* array = arrays.find(static_cast<const char*>(address), bytes, Places::of(pc));
+  instrumented(address, bytes, array && !array->shared() ? use | STRONG : use, pc);
+}
+
+}  // namespace
+
+// ---- hooks: see hooks.h -----------------------------------------------------------------------
+
+void launch_begin(const emulator::Launch& launch) {
+  stopping = false;
+  grid_size = launch.grid, block_size = launch.block;
+  arrays.clear();
+  history.begin(static_cast<int>(block_size.x * block_size.y * block_size.z));
+  for (int i = 0; i < launch.region_count; i++) arrays.add(launch.regions[i], -1);
+}
+
+void launch_end() {
+  counts.flush();
+  arrays.clear();
+}
+
+void block_begin() { history.begin_block(emulator::now.block); }
+
+void block_end() {
+  counts.flush();
+  arrays.remove_shared(emulator::now.block);
+  history.end_block(emulator::now.block);
+}
+
+void shared_region(const emulator::Region& region) { arrays.add(region, emulator::now.block); }
+
+void block_barrier(emulator::Site) {
+  counts.flush();
+  history.enter(emulator::now.block);
+  history.block_barrier();
+}
+
+void grid_barrier(emulator::Site) {
+  counts.flush();
+  history.grid_barrier();
+}
+
+void warp_barrier(unsigned lanes, emulator::Site) {
+  counts.flush();
+  history.enter(emulator::now.block);
+  const int warp = emulator::now.warp;
+  history.here->warps[warp].meet(lanes, history.lanes_of(warp));
+}
+
+void warp_collective(unsigned, emulator::Site) { counts.flush(); }
+
+void block_switch() { counts.flush(); }
+
+void access(const void* address, size_t bytes, emulator::Access kind, emulator::Site site) {
+  static constexpr int32_t USES[] = {READ, WRITE, WRITE | STRONG};
+  touch(address, bytes, USES[static_cast<int>(kind)], findings.places.of(site));
+}
+
+// ---- asynchronous copies ------------------------------------------------------------------------
+// The target is in flight from the issue to the wait; then it counts as written by the thread that
+// waited. What its source last had written to it is kept in the target's cell meanwhile.
+
+void copy_issued(const void* source, size_t read, void* target, size_t bytes,
+                 emulator::Site site) {
+  const Place place = findings.places.of(site);
+  Touch from{static_cast<const char*>(source), read, READ, place, nullptr};
+  Touch to{static_cast<const char*>(target), bytes, WRITE, place, nullptr};
+  const bool has_source = read && located(from);
+  if (has_source) {
+    if (counts.on) count(from, false);
+    from.cells();
+  }
+  if (!located(to)) return;
+  if (!to.array->shared()) to.tell("copy target is not shared memory");
+  if (counts.on) count(to, true);
+  to.cells();
+  Cell* cell = to.array->cell(to.address);
+  for (size_t done = 0; done < bytes; done += 4, cell++) {
+    if (cell->split) *cell = to.array->split(*cell)[0];
+    cell->in_flight = 1;
+    cell->several_warps = has_source && done < read;  // a source is remembered
+    if (!cell->several_warps) continue;
+    const Cell& its = *from.array->cell(from.address + done);
+    cell->read_epoch = its.write_epoch;
+    cell->read_lanes = its.write_time();
+    cell->read_place = its.write_place;
+  }
+}
+
+void copy_waited(const void* source, size_t read, void* target, size_t bytes,
+                 emulator::Site site) {
+  const Place place = findings.places.of(site);
+  history.enter(emulator::now.block);
+  Touch from{static_cast<const char*>(source), read, READ, place, nullptr};
+  Touch to{static_cast<const char*>(target), bytes, WRITE, place, nullptr};
+  from.array = read ? arrays.find(from.address, read, place) : nullptr;
+  to.array = arrays.find(to.address, bytes, place);  // else told when it was issued
+  if (!to.array) return;
+  Cell* cell = to.array->cell(to.address);
+  for (size_t done = 0; done < bytes; done += 4, cell++) {
+    if (!cell->in_flight) continue;  // issued twice
+    cell->in_flight = 0;
+    if (cell->several_warps && from.array) {
+      const Cell& its = *from.array->cell(from.address + done);
+      if (its.write_epoch != cell->read_epoch || its.write_place != cell->read_place ||
+          its.write_time() != cell->read_lanes)
+        from.tell_writer("source changed during copy", its);
+    }
+    to.forget_readers(*cell);
+    to.record_write(*cell);
+  }
+  if (from.array && !from.told) from.cells();  // it may have been read as late as now
+}
+
+void fence(bool whole_grid) {
+  if (!whole_grid) return;
+  history.enter(emulator::now.block);
+  history.fence();
+}
+
+static int64_t number(emulator::Triple index, emulator::Triple size) {
+  return (static_cast<int64_t>(index.z) * size.y + index.y) * size.x + index.x;
+}
+
+void fault(const emulator::Fault& fault) {
+  if (stopping) return;  // by the checker, which has told why
+  Finding* finding = findings.add(fault.kind, findings.places.of(fault.site));
+  if (!finding) return;
+  static_assert(sizeof finding->text == sizeof fault.text, "it fits");
+  memcpy(finding->text, fault.text, sizeof fault.text);
+  finding->here.thread = number(fault.thread, block_size);
+  finding->here.block = number(fault.block, grid_size);
+}
+
+// ---- what Python calls ------------------------------------------------------------------------
+
+EXPORT void checker_options(int count_lines, int most_findings) {
+  counts.on = count_lines;
+  findings.most = static_cast<size_t>(most_findings);
+}
+EXPORT int checker_finding_count() { return static_cast<int>(findings.all.size()); }
+EXPORT void checker_take_findings(Finding* out) {
+  std::copy(findings.all.begin(), findings.all.end(), out);
+  findings.clear();
+}
+
+struct LineOut {  // LineCount with its place spelt out
+  const char* file;
+  uint64_t address;
+  int64_t line, shared, write, bytes, requests, moved, fewest;
+};
+std::vector<LineCount> taken;
+
+EXPORT int checker_line_count() {
+  taken = counts.take();
+  return static_cast<int>(taken.size());
+}
+EXPORT void checker_take_lines(LineOut* out) {
+  for (const LineCount& line : taken) {
+    emulator::Site site{nullptr, 0};
+    const bool is_site = findings.places.is_site(line.place);
+    if (is_site) site = findings.places.site(line.place);
+    *out++ = {site.file, is_site ? 0 : line.place, site.line, line.shared, line.write,
+              line.bytes, line.requests, line.moved, line.fewest};
+  }
+}
+
+}  // namespace checker
+
+// ---- what the compiler calls before each access of the kernel -----------------------------------
+
+#define PC __builtin_return_address(0)
+#define ACCESSES(n)                                                                             \
+  EXPORT void __tsan_read##n(void* a) { checker::instrumented(a, n, checker::READ, PC); }       \
+  EXPORT void __tsan_write##n(void* a) { checker::instrumented(a, n, checker::WRITE, PC); }     \
+  EXPORT void __tsan_volatile_read##n(void* a) {                                                \
+    checker::volatile_access(a, n, checker::READ, PC);                                          \
+  }                                                                                             \
+  EXPORT void __tsan_volatile_write##n(void* a) {                                               \
+    checker::volatile_access(a, n, checker::WRITE, PC);                                         \
+  }                                                                                             \
+  EXPORT void __tsan_unaligned_read##n(void* a) {                                               \
+    checker::touch(a, n, checker::READ, checker::Places::of(PC));                               \
+  }                                                                                             \
+  EXPORT void __tsan_unaligned_write##n(void* a) {                                              \
+    checker::touch(a, n, checker::WRITE, checker::Places::of(PC));                              \
+  }
+ACCESSES(1) ACCESSES(2) ACCESSES(4) ACCESSES(8) ACCESSES(16)
+EXPORT void __tsan_read_range(void* a, unsigned long n) {
+  checker::touch(a, n, checker::READ, checker::Places::of(PC));
+}
+EXPORT void __tsan_write_range(void* a, unsigned long n) {
+  checker::touch(a, n, checker::WRITE, checker::Places::of(PC));
+}
+// A guard of a function's `static`: only one OS thread runs kernels here.
+EXPORT unsigned char __tsan_atomic8_load(const volatile unsigned char* guard, int) {
+  return *guard;
+}
+EXPORT void __tsan_func_entry(void*) {}
+EXPORT void __tsan_func_exit() {}
+EXPORT void __tsan_init() {}
+EXPORT void __tsan_vptr_update(void**, void*) {}
+EXPORT void __tsan_vptr_read(void**) {}
+
+// ---- what `-fsanitize=alignment` calls where a pointer is not aligned as its type demands ---------
+
+struct MisalignedType {
+  uint16_t kind, info;
+  char name[1];  // in quotes; goes on behind the struct
+};
+struct Misaligned {
+  const char* file;
+  uint32_t line, column;
+  const MisalignedType* type;
+  unsigned char log_alignment, access;
+};
+EXPORT void __ubsan_handle_type_mismatch_v1(Misaligned* where, void* address) {
+  const emulator::Site site{where->file, static_cast<int>(where->line)};
+  emulator::misaligned(where->type->name, address, size_t{1} << where->log_alignment, site);
+}

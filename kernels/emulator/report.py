@@ -1,0 +1,435 @@
+"""What the access checker found in a launch, in words, with the lines of the kernel's own file.
+
+The checker (checker.cpp) keeps a finding with addresses in the compiled code; here `addr2line`
+turns all of a launch's at once into lines, and the inlined functions around them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from tinyvid.errors import UserError
+
+EMULATOR = Path(__file__).resolve().parent
+_READ, _WRITE, _STRONG = 0, 1, 2  # findings.h
+_SPACES = ("global", "constant", "shared")  # hooks.h
+MOST_TOLD = 20  # findings in the text of an error
+
+Triple = tuple[int, int, int]
+
+
+# ---- what is found -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of source; `within` are the lines it was inlined into, innermost first."""
+
+    file: str
+    line: int
+    function: str = ""
+    within: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{shown(self.file)}:{self.line}" if self.line else "an unknown line"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of a kernel; `str()` is the sentence that a person reads.
+
+    Attributes:
+        kind: "race", "out of bounds", "uninitialised read", "copy not waited for", "source changed
+            during copy", "misaligned access", "write to constant memory", or a kind that the
+            runtime names: "divergent barrier", "divergent collective", "too much shared memory"...
+        kernel: the kernel's name. place: where the access stands.
+        block, thread: who made it, as (x, y, z).
+        action: "reads", "writes" or "updates" (an atomic); empty for a fault of the runtime.
+        array, space: the memory's name, and "shared", "global" or "constant". Both are empty
+            where no array is near.
+        offset, bytes, size: where the access begins, counted in bytes from the start of the array,
+            and how many it covers; the size of the array.
+        other_place, other_block, other_thread, other_action: the other end of a race, as far
+            as it is known; else None and "".
+        text: what is wrong, without place, block and thread.
+        count: how many accesses were found at this line.
+    """
+
+    kind: str
+    kernel: str
+    place: Place
+    block: Triple
+    thread: Triple
+    text: str
+    action: str = ""
+    array: str = ""
+    space: str = ""
+    offset: int = 0
+    bytes: int = 0
+    size: int = 0
+    other_place: Place | None = None
+    other_block: Triple | None = None
+    other_thread: Triple | None = None
+    other_action: str = ""
+    count: int = 1
+
+    @property
+    def file(self) -> str:
+        return self.place.file
+
+    @property
+    def line(self) -> int:
+        return self.place.line
+
+    @property
+    def other_line(self) -> int | None:
+        return self.other_place.line if self.other_place else None
+
+    def __str__(self) -> str:
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        inlined = f" [called from {', '.join(self.place.within)}]" if self.place.within else ""
+        return (
+            f"{self.place}: {self.kind}: {self.kernel}, block {self.block}, thread {self.thread} "
+            f"{self.text}{times}{inlined}"
+        )
+
+
+@dataclass(frozen=True)
+class LineCount:
+    """What the accesses of one line to one kind of memory cost.
+
+    Attributes:
+        place: the line. space: "shared" or "global". access: "read" or "write".
+        bytes: of one thread's access.
+        requests: how many instructions of whole warps.
+        moved: wavefronts of shared memory, or 32-byte sectors of global memory.
+        fewest: how few would have done for these widths and active lanes. Of shared memory, one
+            wavefront for each 128 bytes' worth of lanes; of global memory, as many sectors as
+            the distinct bytes fill.
+    """
+
+    place: Place
+    space: str
+    access: str
+    bytes: int
+    requests: int
+    moved: int
+    fewest: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times the fewest: 1 is perfect."""
+        return self.moved / self.fewest
+
+
+class AccessError(RuntimeError):
+    """A checked launch has findings; they are in `findings`, and the message tells the first."""
+
+    def __init__(self, findings: Sequence[Finding]):
+        self.findings = list(findings)
+        lines = [str(finding) for finding in self.findings[:MOST_TOLD]]
+        if len(self.findings) > MOST_TOLD:
+            lines.append(f"and {len(self.findings) - MOST_TOLD} more")
+        super().__init__("\n".join(lines))
+
+
+def merge(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings with those of one kind, line and array made one, their counts added."""
+    kept: dict[tuple, Finding] = {}
+    for finding in findings:
+        place = finding.place
+        key = (finding.kind, finding.kernel, place.file, place.line, finding.action, finding.array)
+        if key in kept:
+            kept[key] = replace(kept[key], count=kept[key].count + finding.count)
+        else:
+            kept[key] = finding
+    return list(kept.values())
+
+
+def merge_counts(counts: Iterable[LineCount]) -> list[LineCount]:
+    """Return the counts with those of one line, memory, access and width added up, by line."""
+    kept: dict[tuple, LineCount] = {}
+    for c in counts:
+        key = (c.place.file, c.place.line, c.space, c.access, c.bytes)
+        if key in kept:
+            k = kept[key]
+            kept[key] = replace(
+                k,
+                requests=k.requests + c.requests,
+                moved=k.moved + c.moved,
+                fewest=k.fewest + c.fewest,
+            )
+        else:
+            kept[key] = c
+    return [kept[key] for key in sorted(kept)]
+
+
+# ---- from the checker ----------------------------------------------------------------------------
+
+
+class _End(ctypes.Structure):  # findings.h: End
+    _fields_ = [
+        ("thread", ctypes.c_int64),
+        ("block", ctypes.c_int64),
+        ("warp", ctypes.c_int64),
+        ("use", ctypes.c_int32),
+        ("line", ctypes.c_int32),
+        ("file", ctypes.c_char_p),
+        ("address", ctypes.c_uint64),
+    ]
+
+
+class _Finding(ctypes.Structure):  # findings.h: Finding
+    _fields_ = [
+        ("kind", ctypes.c_char * 32),
+        ("text", ctypes.c_char * 400),
+        ("array", ctypes.c_char * 80),
+        ("space", ctypes.c_int32),
+        ("bytes", ctypes.c_int32),
+        ("offset", ctypes.c_int64),
+        ("size", ctypes.c_int64),
+        ("count", ctypes.c_int64),
+        ("here", _End),
+        ("other", _End),
+    ]
+
+
+class _Line(ctypes.Structure):  # checker.cpp: LineOut
+    _fields_ = [
+        ("file", ctypes.c_char_p),
+        ("address", ctypes.c_uint64),
+        *[
+            (name, ctypes.c_int64)
+            for name in ("line", "shared", "write", "bytes", "requests", "moved", "fewest")
+        ],
+    ]
+
+
+class Checker:
+    """The checker in a loaded checked build.
+
+    Args:
+        library: as ctypes loaded it. path: its file, which has the debug lines.
+    """
+
+    def __init__(self, library: ctypes.CDLL, path: str | Path):
+        self._library, self._path = library, str(path)
+
+    def options(self, count_lines: bool = False, most: int = 1000) -> None:
+        """Count what lines cost in the launches that follow; keep at most so many findings."""
+        self._library.checker_options(int(count_lines), most)
+
+    def take_findings(self, kernel: str, grid: Triple, block: Triple) -> list[Finding]:
+        """Return what was found since the last call: in launches of this kernel and these sizes."""
+        count = self._library.checker_finding_count()
+        if not count:
+            return []
+        raw = (_Finding * count)()
+        self._library.checker_take_findings(raw)
+        ends = [end for f in raw for end in (f.here, f.other)]
+        places = self._places([(e.file, e.line, e.address) for e in ends])
+        return merge(
+            _finding(f, kernel, grid, block, places[2 * i], places[2 * i + 1])
+            for i, f in enumerate(raw)
+        )
+
+    def take_counts(self) -> list[LineCount]:
+        """Return what lines have cost since the last call."""
+        count = self._library.checker_line_count()
+        raw = (_Line * count)()
+        self._library.checker_take_lines(raw)
+        places = self._places([(r.file, r.line, r.address) for r in raw])
+        return merge_counts(
+            LineCount(
+                # A helper may be inlined in many places; its own line stands for all of them.
+                replace(place, within=()),
+                "shared" if r.shared else "global",
+                "write" if r.write else "read",
+                r.bytes,
+                r.requests,
+                r.moved,
+                r.fewest,
+            )
+            for r, place in zip(raw, places, strict=True)
+            if place and r.requests
+        )
+
+    def _places(self, ends: Sequence[tuple[bytes | None, int, int]]) -> list[Place | None]:
+        # A return address is that of the next instruction, which may be of the next line.
+        addresses = sorted({address - 1 for file, _, address in ends if not file and address})
+        lines = dict(zip(addresses, _lines_of(self._path, tuple(addresses)), strict=True))
+        places: list[Place | None] = []
+        for file, line, address in ends:
+            if file:
+                places.append(Place(os.path.normpath(file.decode()), line))
+            else:
+                places.append(lines.get(address - 1) if address else None)
+        return places
+
+
+@lru_cache(maxsize=256)
+def _lines_of(library: str, addresses: tuple[int, ...]) -> list[Place]:
+    """Return the line of the kernel's source for each address of a library's code.
+
+    Raises:
+        UserError: there is no addr2line.
+    """
+    if not addresses:
+        return []
+    program = shutil.which("addr2line") or shutil.which("llvm-addr2line")
+    if program is None:
+        raise UserError(
+            "the access checker needs addr2line to name the lines of its findings; install it "
+            "(Debian and Ubuntu: apt install binutils; Fedora: dnf install binutils)"
+        )
+    done = subprocess.run(
+        [program, "-e", library, "-a", "-f", "-i", "-C", *map(hex, addresses)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    places, frames = [], list[tuple[str, str]]()
+    rows = iter(done.stdout.splitlines())
+    for row in rows:
+        if row.startswith("0x") and ":" not in row:
+            places.append(frames := [])
+        else:
+            frames.append((row, next(rows, "??:0")))
+    return [_own_frame(frames) for frames in places]
+
+
+def _own_frame(frames: Sequence[tuple[str, str]]) -> Place:
+    """Choose, of inlined functions from the innermost out, the first that is not the emulator's.
+
+    Where that is in a header, the places that it was called from are told, too.
+    """
+    own = []
+    for function, where in frames:
+        file, _, line = where.split(" (discriminator")[0].rpartition(":")
+        path = os.path.normpath(file)
+        if line.isdigit() and int(line) and EMULATOR not in Path(path).parents:
+            own.append((path, int(line), function.partition("(")[0].rpartition("::")[2]))
+    if not own:
+        return Place("?", 0)
+    file, number, function = own[0]
+    called = tuple(f"{shown(f)}:{n}" for f, n, _ in own[1:]) if not file.endswith(".cu") else ()
+    return Place(file, number, function, called)
+
+
+# ---- in words ----------------------------------------------------------------------------------
+
+
+def shown(file: str) -> str:
+    """Return a path as a person sees it: relative where that is no longer."""
+    try:
+        relative = os.path.relpath(file)
+    except ValueError:  # another drive
+        return file
+    return relative if not relative.startswith(os.pardir) else file
+
+
+def _index(number: int, size: Triple) -> Triple:
+    return number % size[0], number // size[0] % size[1], number // size[0] // size[1]
+
+
+def _action(use: int) -> str:
+    return "updates" if use == _WRITE | _STRONG else "writes" if use & _WRITE else "reads"
+
+
+def _finding(
+    raw: _Finding,
+    kernel: str,
+    grid: Triple,
+    block: Triple,
+    place: Place | None,
+    other_place: Place | None,
+) -> Finding:
+    here, other = raw.here, raw.other
+    finding = Finding(
+        kind=raw.kind.decode(),
+        kernel=kernel,
+        place=place or Place("?", 0),
+        block=_index(here.block, grid),
+        thread=_index(here.thread, block),
+        text=raw.text.decode(errors="replace"),
+        count=raw.count,
+    )
+    if finding.text:  # the runtime's own words
+        return finding
+    finding = replace(
+        finding,
+        action=_action(here.use),
+        array=raw.array.decode(errors="replace"),
+        space=_SPACES[raw.space] if raw.space >= 0 else "",
+        offset=raw.offset,
+        bytes=raw.bytes,
+        size=raw.size,
+        other_place=other_place,
+        other_block=_index(other.block, grid) if other.block >= 0 else None,
+        other_thread=_index(other.thread, block) if other.thread >= 0 else None,
+        other_action=_action(other.use) if other_place else "",
+    )
+    return replace(finding, text=_sentence(finding, other.warp))
+
+
+def _sentence(f: Finding, other_warp: int) -> str:
+    element = f" element {f.offset // f.bytes}" if f.bytes and f.offset % f.bytes == 0 else ""
+    what = f"{f.space} {f.array or 'memory'}{element} (byte {f.offset} of {f.size})"
+    if f.kind == "out of bounds":
+        return f"{f.action} {f.bytes} bytes {_beyond(f)}"
+    if f.kind == "uninitialised read":
+        return f"reads {what}, which nothing has written"
+    if f.kind == "misaligned access":
+        return f"{f.action} {f.bytes} bytes at an address that is no multiple of {f.bytes}: {what}"
+    if f.kind == "write to constant memory":
+        return f"writes {what}"
+    who = _other(f, other_warp)
+    if f.kind == "race":
+        return f"{f.action} {what}, which {who} {f.other_action}{_at(f)}; nothing orders the two"
+    if f.kind == "copy not waited for":
+        return (
+            f"{f.action} {what}, which a cp.async of {who}{_at(f)} may be writing still: its "
+            "cp_async_wait has not been reached"
+        )
+    if f.kind == "source changed during copy":
+        return f"copies {what} with cp.async, and {who} writes it{_at(f)} before the copy's wait"
+    return f"{f.action} {what}"
+
+
+def _beyond(f: Finding) -> str:
+    if not f.space:
+        return "where the kernel has no memory at all"
+    name = f"{f.space} {f.array}" if f.array else f"{f.space} memory"
+    if f.offset < 0:
+        return f"at byte {f.offset}, before the start of {name} ({f.size} bytes)"
+    return f"at byte {f.offset} of {name}, which has {f.size}"
+
+
+def _other(f: Finding, warp: int) -> str:
+    if f.other_thread == f.thread and f.other_block == f.block:
+        return "the same thread"
+    if f.other_thread is not None:
+        who = f"thread {f.other_thread}"
+    elif warp >= 0:
+        who = f"a thread of warp {warp}"
+    else:
+        who = "a thread"
+    if f.other_block is not None and f.other_block != f.block:
+        return f"{who} of block {f.other_block}"
+    return who
+
+
+def _at(f: Finding) -> str:
+    if f.other_place is None or not f.other_place.line:
+        return ""
+    if f.other_place.file == f.place.file:
+        same = " too" if f.other_place.line == f.place.line and f.kind == "race" else ""
+        return f" in line {f.other_place.line}{same}"
+    return f" in {f.other_place}"
