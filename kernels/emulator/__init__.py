@@ -10,7 +10,7 @@ scheduler); then `device.h` and what it includes (CUDA's names in terms of the r
 """
 
 from tinyvid.kernels.emulator.module import Function, Global, KernelFault, Launched, Module
-from tinyvid.kernels.emulator.options import Options, current, options
+from tinyvid.kernels.emulator.settings import Options, current, options
 
 __all__ = [
     "Function",

@@ -38,7 +38,7 @@ KERNEL = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing"
 # loops are not vectorised. A vector type at an odd address is reported by the second sanitizer.
 CHECKED = (
     *("-O1", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing", "-g"),
-    *("-fsanitize=thread", "-fsanitize=alignment"),
+    *("-fsanitize=thread", "-fsanitize=alignment", "-DEMULATOR_CHECKED"),
 )
 
 
@@ -112,7 +112,7 @@ def build(
     names = [k.name for k in source.kernels.values() if k.exported and not k.template]
     names += [name for name in name_expressions if name not in names]
     main = _main(source, names)
-    options = [*COMMON, *(CHECKED if checked else KERNEL), *_native(checked)]
+    options = [*COMMON, *(CHECKED if checked else [*KERNEL, *_native()]), *_extra()]
     key = _hash([*machine(), *options, main, *_emulator_files()])
     library = cache.folder("emulator") / f"{path.stem}-{key}.so"
     if not library.exists():
@@ -129,7 +129,7 @@ def build(
 
 def runtime(checked: bool) -> list[Path]:
     """Return the runtime's objects, compiled now if there are none for these sources."""
-    options = [*COMMON, "-O2", *(["-DEMULATOR_CHECKED"] if checked else []), *_extra()]
+    options = [*COMMON, "-O3", *_native(), *(["-DEMULATOR_CHECKED"] if checked else []), *_extra()]
     files = RUNTIME + CHECKER if checked else RUNTIME
     key = _hash([*machine(), *options, *_emulator_files()])
     folder = cache.folder("emulator") / f"runtime-{key}"
@@ -183,9 +183,8 @@ def _table(kind: str, name: str, rows: Sequence[str]) -> list[str]:
     ]
 
 
-def _native(checked: bool) -> list[str]:
-    native = [] if checked or platform.machine() == "arm64" else ["-march=native"]
-    return [*native, *(["-DEMULATOR_CHECKED"] if checked else []), *_extra()]
+def _native() -> list[str]:
+    return [] if platform.machine() == "arm64" else ["-march=native"]
 
 
 def _extra() -> list[str]:

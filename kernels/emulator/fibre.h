@@ -39,7 +39,22 @@ struct Fibre {
 #endif
 };
 
+}  // namespace emulator
+
+#ifndef EMULATOR_UCONTEXT
+// Push what a call preserves, save the stack pointer to *save, take up `load`, and pop.
+extern "C" __attribute__((visibility("hidden"))) void emulator_switch(void** save, void* load);
+#endif
+
+namespace emulator {
+
 // Stop here, in the fibre `from`, and go on where `to` stopped.
-void switch_fibre(Fibre& from, Fibre& to);
+inline void switch_fibre(Fibre& from, Fibre& to) {
+#ifdef EMULATOR_UCONTEXT
+  swapcontext(&from.context, &to.context);
+#else
+  emulator_switch(&from.stack_pointer, to.stack_pointer);
+#endif
+}
 
 }  // namespace emulator

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from tinyvid.errors import UserError, nearest
 from tinyvid.kernels.emulator import native
 from tinyvid.kernels.emulator.arguments import Arguments
 from tinyvid.kernels.emulator.build import Build, build
-from tinyvid.kernels.emulator.options import COPIES, SCHEDULES, Options, current
+from tinyvid.kernels.emulator.settings import COPIES, SCHEDULES, Options, current
 
 # What every GPU since compute capability 5 allows.
 MOST_THREADS, MOST_BLOCK, MOST_GRID = 1024, (1024, 1024, 64), (2**31 - 1, 65535, 65535)

@@ -61,8 +61,8 @@ static void become(Worker& w, Thread& thread) {
   w.thread = &thread;
   thread_index = thread.index;
   now.thread = thread.number;
-  now.warp = thread.number / WARP;
-  now.lane = thread.number % WARP;
+  now.warp = thread.warp;
+  now.lane = thread.lane;
   now.stack_low = thread.stack;
   now.stack_high = thread.stack + STACK;
 }
@@ -82,11 +82,10 @@ static int pick(Worker& w, unsigned lanes) {
 }
 
 // Let another lane run that can, this one too if it can; the scheduler if none can.
-static void yield() {
-  Worker& w = *worker;
+static inline __attribute__((always_inline)) void yield(Worker& w) {
   Thread& self = *w.thread;
   if (w.warp->ready) {
-    Thread& next = w.block->threads[self.number / WARP * WARP + pick(w, w.warp->ready)];
+    Thread& next = w.block->threads[self.warp * WARP + pick(w, w.warp->ready)];
     if (&next == &self) return;
     become(w, next);
     switch_fibre(self.fibre, next.fibre);
@@ -121,39 +120,47 @@ static bool is_complete(const Warp& warp, const Group& group) {
          (group.mask & warp.present & ~warp.exited) == group.arrived;
 }
 
-static void wait_in_group(Group mine, void* payload) {
-  Warp& warp = *worker->warp;
-  int lane = worker->thread->number % WARP;
-  if (!(mine.mask >> lane & 1))
-    fail("divergent collective", mine.site,
-         "the mask 0x%08x of %s does not name lane %d, which calls it", mine.mask, mine.name, lane);
+// Called for each lane of each collective: all in one function, so that little is handed around.
+static inline __attribute__((always_inline)) void wait_in_group(Meeting kind, const char* name,
+                                                                Operation run, unsigned mask,
+                                                                Site site, void* payload) {
+  Worker& w = *worker;
+  Warp& warp = *w.warp;
+  int lane = w.thread->lane;
+  if (!(mask >> lane & 1))
+    fail("divergent collective", site,
+         "the mask 0x%08x of %s does not name lane %d, which calls it", mask, name, lane);
   int which = 0;
   for (; which < warp.group_count; which++) {
     const Group& other = warp.groups[which];
     // `__syncwarp`s meet wherever they stand, collectives in the same line.
-    if (other.kind == mine.kind && other.mask == mine.mask && other.run == mine.run &&
-        (mine.kind == Meeting::barrier || same(other.site, mine.site)))
+    if (other.kind == kind && other.mask == mask && other.run == run &&
+        (kind == Meeting::barrier || same(other.site, site)))
       break;
   }
-  if (which == warp.group_count) warp.groups[warp.group_count++] = mine;
   Group& group = warp.groups[which];
+  if (which == warp.group_count) {
+    warp.group_count++;
+    group.kind = kind, group.name = name, group.run = run;
+    group.mask = mask, group.arrived = 0, group.site = site;
+  }
   group.arrived |= 1u << lane;
   warp.payloads[lane] = payload;
   warp.ready &= ~(1u << lane);
   if (is_complete(warp, group)) complete(warp, which);
-  yield();
+  yield(w);
 }
 
 void meet(const char* name, Operation run, void* payload, unsigned mask, Site site) {
-  wait_in_group({Meeting::collective, name, run, mask, 0, site}, payload);
+  wait_in_group(Meeting::collective, name, run, mask, site, payload);
 }
 
 void meet_all(const char* name, Operation run, void* payload, Site site) {
-  wait_in_group({Meeting::collective_of_all, name, run, 0xffffffffu, 0, site}, payload);
+  wait_in_group(Meeting::collective_of_all, name, run, 0xffffffffu, site, payload);
 }
 
 void warp_barrier(unsigned mask, Site site) {
-  wait_in_group({Meeting::barrier, "__syncwarp", nullptr, mask, 0, site}, nullptr);
+  wait_in_group(Meeting::barrier, "__syncwarp", nullptr, mask, site, nullptr);
 }
 
 static void tell_lanes(void* const* payloads, unsigned lanes) {
@@ -163,7 +170,7 @@ static void tell_lanes(void* const* payloads, unsigned lanes) {
 
 unsigned active_lanes(Site site) {
   unsigned lanes = 0;
-  wait_in_group({Meeting::active_mask, "__activemask", tell_lanes, 0xffffffffu, 0, site}, &lanes);
+  wait_in_group(Meeting::active_mask, "__activemask", tell_lanes, 0xffffffffu, site, &lanes);
   return lanes;
 }
 
@@ -185,8 +192,8 @@ static void wait_at_barrier(Barrier kind, Site site) {
          first.x, first.y, first.z, name_of(block.barrier), block.site.line);
   }
   block.arrived++;
-  w.warp->ready &= ~(1u << w.thread->number % WARP);
-  yield();
+  w.warp->ready &= ~(1u << w.thread->lane);
+  yield(w);
 }
 
 void block_barrier(Site site) {
@@ -227,7 +234,7 @@ static void run_thread() {
   state.kernel->call(state.kernel->function, state.arguments);
   Worker& w = *worker;
   Warp& warp = *w.warp;
-  unsigned bit = 1u << w.thread->number % WARP;
+  unsigned bit = 1u << w.thread->lane;
   w.block->exited++;
   warp.exited |= bit;
   warp.ready &= ~bit;
@@ -236,7 +243,7 @@ static void run_thread() {
       complete(warp, i);
     else
       i++;
-  yield();
+  yield(w);
   __builtin_unreachable();
 }
 
@@ -252,7 +259,7 @@ void start_block(Block& block, long number) {
   char* stacks = block.stacks.reserve(count * STACK);
   for (unsigned i = 0; i < count; i++) {
     Thread& thread = block.threads[i];
-    thread.number = i;
+    thread.number = i, thread.warp = i / WARP, thread.lane = i % WARP;
     thread.index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
     thread.stack = stacks + i * STACK;
     thread.copies.clear();

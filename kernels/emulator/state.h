@@ -46,7 +46,7 @@ struct Copies {
 struct Thread {
   Fibre fibre;
   Triple index;
-  int number;
+  int number, warp, lane;  // number = 32 warp + lane
   char* stack;
   bool predicate;  // what it brought to __syncthreads_count
   Copies copies;

@@ -49,7 +49,7 @@ class Options:
             raise UserError(f"seed={self.seed}: it must be at least 0 and below 2**32")
 
 
-_CURRENT: ContextVar[Options] = ContextVar("options", default=Options())
+_CURRENT: ContextVar[Options] = ContextVar("options", default=Options())  # noqa: B039 (frozen)
 
 
 def current() -> Options:
