@@ -1,8 +1,8 @@
 """How many blocks of a kernel a multiprocessor holds at once, and what stops it from holding more.
 
 Sources: the limits are those of the table "Technical Specifications per Compute Capability" in
-NVIDIA's CUDA C++ Programming Guide; the rules of allocation are those of NVIDIA's occupancy
-calculator (`cuda_occupancy.h` of the CUDA toolkit).
+NVIDIA's CUDA C++ Programming Guide, which agree with `cuda::arch_traits` of the CUDA Core Compute
+Libraries; the rules of allocation are those of `cuda_occupancy.h` of the CUDA toolkit.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ MULTIPROCESSORS = {
     "sm_89": Multiprocessor(warps=48, blocks=24, shared=100 * 1024),
     "sm_90": Multiprocessor(warps=64, blocks=32, shared=228 * 1024),
     "sm_100": Multiprocessor(warps=64, blocks=32, shared=228 * 1024),
+    "sm_120": Multiprocessor(warps=48, blocks=24, shared=100 * 1024),
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinyvid.geometry import ConvGeometry, PoolGeometry
+from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels.inspection.budget import Budget
 
 
@@ -44,7 +44,7 @@ class Program:
     block: int
     constants: Mapping[str, Any] = field(default_factory=dict)
     dynamic_shared: int = 0
-    geometry: ConvGeometry | PoolGeometry | None = None
+    geometry: ConvGeometry | None = None
     arithmetic: str = "float32"
     saving: float = 1.0
     budget: Budget = field(default_factory=Budget)
