@@ -52,6 +52,7 @@ struct Array {
       Cell part = cell;
       bytes.push_back({part, part, part, part});
       cell.split = 1;
+      cell.read_epoch = 0;  // so that nobody joins its readers
       cell.write_epoch = static_cast<uint32_t>(bytes.size() - 1);
     }
     return bytes[cell.write_epoch].data();

@@ -70,7 +70,7 @@ struct Touch {
   void tell_reader(const Cell& cell, uint32_t epoch, int64_t thread, int64_t warp) {
     Finding* finding = tell("race", cell.read_place);
     if (!finding) return;
-    finding->other.use = READ | (cell.reads_strong ? STRONG : 0);
+    finding->other.use = READ | (cell.readers.strong() ? STRONG : 0);
     finding->other.thread = thread;
     finding->other.warp = warp;
     finding->other.block = history.owner(epoch);
@@ -78,14 +78,14 @@ struct Touch {
 
   // Tells of the first reader that this write is not ordered after.
   void compare_readers(const Cell& cell) {
-    const int me_warp = emulator::now.warp;
     if (cell.read_epoch) {
+      const Readers readers = cell.readers;
       const bool same_epoch = cell.read_epoch == history.here->epoch;
-      if (same_epoch && cell.several_warps && int(cell.read_warp) == me_warp)
-        return tell_reader(cell, cell.read_epoch, -1, cell.other_warp);
+      if (same_epoch && readers.several_warps() && int(readers.warp()) == emulator::now.warp)
+        return tell_reader(cell, cell.read_epoch, -1, readers.other_warp());
       for (uint32_t lanes = cell.read_lanes; lanes; lanes &= lanes - 1) {
-        unsigned thread = cell.read_warp * LANES + static_cast<unsigned>(__builtin_ctz(lanes));
-        if (!history.before(cell.read_epoch, thread, cell.read_stamp))
+        unsigned thread = readers.warp() * LANES + static_cast<unsigned>(__builtin_ctz(lanes));
+        if (!history.before(cell.read_epoch, thread, readers.stamp()))
           return tell_reader(cell, cell.read_epoch, thread, -1);
         if (!same_epoch) break;  // then one lane is as good as another
       }
@@ -102,49 +102,47 @@ struct Touch {
 
   void forget_readers(Cell& cell) {
     cell.read_epoch = cell.foreign_epoch = 0;
-    cell.several_warps = 0;
-    cell.reads_strong = (use & STRONG) != 0;
+    cell.readers = {0};
+    cell.readers.set_strong(use & STRONG);
   }
 
+  // Of the readers kept, those that this read is ordered after are of no more interest: a write
+  // ordered after this read is ordered after them.
   void record_read(Cell& cell) {
     const emulator::Now& me = emulator::now;
+    const unsigned warp = static_cast<unsigned>(me.warp);
     const uint32_t epoch = history.here->epoch, stamp = history.stamp(), lane = 1u << me.lane;
-    if (cell.reads_strong && !(use & STRONG)) forget_readers(cell);
-    if (cell.read_epoch == epoch) {
-      if (int(cell.read_warp) == me.warp) {
-        if (cell.read_stamp == stamp) {
-          cell.read_lanes |= lane;
-          return;
-        }
-        bool all_before = true;  // then they are of no more interest
-        for (uint32_t rest = cell.read_lanes; rest && all_before; rest &= rest - 1)
-          all_before = history.before(
-              epoch, cell.read_warp * LANES + static_cast<unsigned>(__builtin_ctz(rest)),
-              cell.read_stamp);
-        cell.read_lanes = all_before ? lane : cell.read_lanes | lane;
-      } else {
-        cell.several_warps = 1;
-        cell.other_warp = cell.read_warp;
-        cell.read_lanes = lane;
-      }
+    Readers& readers = cell.readers;
+    if (!(use & STRONG) && readers.strong()) forget_readers(cell);
+    if (cell.read_epoch == epoch && readers.warp() == warp) {
+      if (readers.stamp() != stamp && all_before(cell)) cell.read_lanes = 0;
+      cell.read_lanes |= lane;
     } else {
-      if (!cell.read_epoch) {
-        if (!cell.write_epoch) cell.reads_strong = (use & STRONG) != 0;
-      } else if (history.owner(cell.read_epoch) != history.here->number) {
-        cell.foreign_epoch = cell.read_epoch;
+      if (cell.read_epoch == epoch) {
+        readers.set_other_warp(readers.warp());
+      } else {
+        readers.set_one_warp();
+        if (cell.read_epoch && history.owner(cell.read_epoch) != history.here->number)
+          cell.foreign_epoch = cell.read_epoch;
       }
-      cell.several_warps = 0;
       cell.read_epoch = epoch;
       cell.read_lanes = lane;
     }
-    cell.read_warp = static_cast<uint32_t>(me.warp);
-    cell.read_stamp = stamp;
+    readers.set_time(warp, stamp);
     cell.read_place = place;
+  }
+
+  static bool all_before(const Cell& cell) {
+    for (uint32_t lanes = cell.read_lanes; lanes; lanes &= lanes - 1) {
+      unsigned thread = cell.readers.warp() * LANES + static_cast<unsigned>(__builtin_ctz(lanes));
+      if (!history.before(cell.read_epoch, thread, cell.readers.stamp())) return false;
+    }
+    return true;
   }
 
   void record_write(Cell& cell) {
     const bool strong = use & STRONG;
-    if (!(strong && cell.reads_strong)) forget_readers(cell);
+    if (!(strong && cell.readers.strong())) forget_readers(cell);
     if (strong) record_read(cell);  // a plain write has to be ordered after each of the atomics
     cell.write_epoch = history.here->epoch;
     cell.write_thread = static_cast<uint32_t>(emulator::now.thread);
@@ -153,39 +151,62 @@ struct Touch {
     cell.write_place = place;
   }
 
-  // ---- a cell: bytes [from, to)
+  // ---- the cells that it covers
 
-  void cell(Cell& cell, const char* from, const char* to) {
-    if (cell.in_flight) return tell_writer("copy not waited for", cell);
+  // The bytes [from, to) of one cell.
+  void visit(Cell& cell, const char* from, const char* to) {
+    if (cell.readers.in_flight()) return tell_writer("copy not waited for", cell);
     if (cell.write_epoch)
       compare_writer(cell);
     else if (!(use & WRITE) && array->never_written(cell, from, to))
       tell("uninitialised read");
     if (use & WRITE) {
-      if (!(use & STRONG && cell.reads_strong)) compare_readers(cell);
+      if (!(use & STRONG && cell.readers.strong())) compare_readers(cell);
       record_write(cell);
     } else {
       record_read(cell);
     }
   }
 
-  void cells() {
+  // Most reads: other lanes of the warp have just read the word, which was written, if at all,
+  // before an earlier barrier. They have been compared with that write, in this lane's stead.
+  bool join_readers(Cell& cell, uint32_t epoch, uint32_t readers) const {
+    if (cell.read_epoch != epoch || (cell.readers.bits & Readers::TIME) != readers) return false;
+    if (cell.write_epoch == epoch) return false;
+    cell.read_lanes |= 1u << emulator::now.lane;
+    return true;
+  }
+
+  void visit_all() {
     const char* at = address;
     const char* end = address + bytes;
-    Cell* word = array->cell(at);
-    const bool whole = ((reinterpret_cast<uintptr_t>(at) | bytes) & 3) == 0;
-    for (; at < end; word++) {
+    Cell* cell = array->cell(at);
+    if (((reinterpret_cast<uintptr_t>(at) | bytes) & 3) == 0) {
+      const uint32_t epoch = use == READ ? history.here->epoch : ~0u;  // a write joins no readers
+      const uint32_t readers = history.readers_now();
+      for (; at < end; at += 4, cell++)
+        if (!join_readers(*cell, epoch, readers)) visit_word(*cell, at, at + 4);
+      return;
+    }
+    for (; at < end; cell++) {
       const char* next = at - reinterpret_cast<uintptr_t>(at) % 4 + 4;
       if (next > end) next = end;
-      if (whole && !word->split) {
-        cell(*word, at, next);
-      } else {
-        Cell* parts = array->split(*word);
-        for (const char* byte = at; byte < next; byte++)
-          cell(parts[reinterpret_cast<uintptr_t>(byte) % 4], byte, byte + 1);
-      }
+      visit_bytes(*cell, at, next);
       at = next;
     }
+  }
+
+  void visit_word(Cell& cell, const char* from, const char* to) {
+    if (cell.split)
+      visit_bytes(cell, from, to);
+    else
+      visit(cell, from, to);
+  }
+
+  void visit_bytes(Cell& cell, const char* from, const char* to) {
+    Cell* parts = array->split(cell);
+    for (const char* at = from; at < to; at++)
+      visit(parts[reinterpret_cast<uintptr_t>(at) % 4], at, at + 1);
   }
 };
 
@@ -237,7 +258,7 @@ inline void touch(const void* address, size_t bytes, int32_t use, Place place) {
   if (!located(touch)) return;
   if (counts.on && !(use & STRONG)) count(touch, use & WRITE);
   if (use & STRONG) history.atomic(address);
-  touch.cells();
+  touch.visit_all();
 }
 
 // An access that the compiler made: g++ assumes it aligned to its size, as a GPU demands.
@@ -325,18 +346,17 @@ void copy_issued(const void* source, size_t read, void* target, size_t bytes,
   const bool has_source = read && located(from);
   if (has_source) {
     if (counts.on) count(from, false);
-    from.cells();
+    from.visit_all();
   }
   if (!located(to)) return;
   if (!to.array->shared()) to.tell("copy target is not shared memory");
   if (counts.on) count(to, true);
-  to.cells();
+  to.visit_all();
   Cell* cell = to.array->cell(to.address);
   for (size_t done = 0; done < bytes; done += 4, cell++) {
     if (cell->split) *cell = to.array->split(*cell)[0];
-    cell->in_flight = 1;
-    cell->several_warps = has_source && done < read;  // a source is remembered
-    if (!cell->several_warps) continue;
+    cell->readers.bits = Readers::IN_FLIGHT;
+    if (!has_source || done >= read) continue;
     const Cell& its = *from.array->cell(from.address + done);
     cell->read_epoch = its.write_epoch;
     cell->read_lanes = its.write_time();
@@ -355,9 +375,8 @@ void copy_waited(const void* source, size_t read, void* target, size_t bytes,
   if (!to.array) return;
   Cell* cell = to.array->cell(to.address);
   for (size_t done = 0; done < bytes; done += 4, cell++) {
-    if (!cell->in_flight) continue;  // issued twice
-    cell->in_flight = 0;
-    if (cell->several_warps && from.array) {
+    if (!cell->readers.in_flight()) continue;  // issued twice
+    if (from.array && done < read) {
       const Cell& its = *from.array->cell(from.address + done);
       if (its.write_epoch != cell->read_epoch || its.write_place != cell->read_place ||
           its.write_time() != cell->read_lanes)
@@ -366,7 +385,7 @@ void copy_waited(const void* source, size_t read, void* target, size_t bytes,
     to.forget_readers(*cell);
     to.record_write(*cell);
   }
-  if (from.array && !from.told) from.cells();  // it may have been read as late as now
+  if (from.array && !from.told) from.visit_all();  // it may have been read as late as now
 }
 
 void fence(bool whole_grid) {

@@ -92,11 +92,13 @@ class Counts {
     const uint64_t key = uint64_t(place) << 32 | kind;
     Pending*& recent = recent_[key * 0x9E3779B97F4A7C15u >> 55];
     if (recent && recent->key == key) return *recent;
-    Pending& line = lines_[key];
-    line.key = key;
-    line.count = {place, shared, write, bytes, 0, 0, 0};
-    recent = &line;
-    return line;
+    auto [found, is_new] = lines_.try_emplace(key);
+    recent = &found->second;
+    if (is_new) {
+      recent->key = key;
+      recent->count = {place, shared, write, bytes, 0, 0, 0};
+    }
+    return *recent;
   }
 
   // The addresses of some lanes of a request, each once, in order.

@@ -100,6 +100,9 @@ class History {
   }
 
   uint32_t stamp() const { return here->warps[emulator::now.warp].stamp; }
+  uint32_t readers_now() const {  // as in Readers
+    return Readers::of(static_cast<unsigned>(emulator::now.warp), stamp());
+  }
   long owner(uint32_t epoch) const { return owners_[epoch]; }
 
   // A fence, and later an atomic, makes what a thread did or has seen done visible to the blocks

@@ -13,33 +13,54 @@
 namespace checker {
 
 constexpr unsigned LANES = 32;
+constexpr uint32_t LAST_STAMP = (1u << 19) - 1;
+
+// When lanes of one warp read, and what more is known of the readers, in 32 bits. What has to be
+// the same for one more lane to join the readers is in `TIME`, so that one comparison tells.
+struct Readers {
+  uint32_t bits;
+
+  static constexpr uint32_t TIME = (1u << 26) - 1, IN_FLIGHT = 1u << 25;
+  static constexpr uint32_t of(unsigned warp, uint32_t stamp) { return warp | stamp << 5; }
+
+  unsigned warp() const { return bits & 31; }
+  uint32_t stamp() const { return bits >> 5 & LAST_STAMP; }
+  bool strong() const { return bits >> 24 & 1; }       // they are atomics
+  bool in_flight() const { return bits & IN_FLIGHT; }  // see Cell
+  bool several_warps() const { return bits >> 26 & 1; }
+  unsigned other_warp() const { return bits >> 27; }  // another one that has read in the epoch
+
+  void set_time(unsigned warp, uint32_t stamp) {
+    bits = (bits & ~((1u << 24) - 1)) | of(warp, stamp);
+  }
+  void set_strong(bool strong) { bits = (bits & ~(1u << 24)) | uint32_t{strong} << 24; }
+  void set_other_warp(unsigned warp) { bits = (bits & ~(63u << 26)) | 1u << 26 | warp << 27; }
+  void set_one_warp() { bits &= ~(63u << 26); }
+};
 
 // 32 bytes for each 4 bytes of memory. An epoch of 0 means: never.
 //
 // Of the readers since the last write only so much is kept that a later write is never taken for
 // ordered when it is not: the lanes of the warp that read last, whether another warp of the same
 // epoch has read, and an epoch of another block that has.
+//
+// While a word is the target of a cp.async not waited for, `readers` says so. Then the last write
+// of the copy's source lies in the fields of the reads.
 struct Cell {
   uint32_t write_epoch;
   uint32_t write_thread : 10, write_stamp : 20;
   uint32_t write_strong : 1;  // by an atomic: does not race with another
   uint32_t split : 1;         // stands for four cells of a byte each; write_epoch is their number
-  uint32_t write_place : 24;
-  uint32_t in_flight : 1;  // the target of a cp.async not waited for; its source's last write
-                           // then lies in the fields of the readers
+  uint32_t write_place;
   uint32_t read_epoch;
   uint32_t read_lanes;
-  uint32_t read_warp : 5, read_stamp : 20;
-  uint32_t several_warps : 1, other_warp : 5;  // another warp that has read in read_epoch
-  uint32_t reads_strong : 1;                   // the readers are atomics
-  uint32_t read_place : 24;
+  Readers readers;
+  uint32_t read_place;
   uint32_t foreign_epoch;  // of a block other than read_epoch's
 
   uint32_t write_time() const { return write_thread | uint32_t{write_stamp} << 10; }
 };
 static_assert(sizeof(Cell) == 32, "the shadow is eight times the memory");
-
-constexpr uint32_t LAST_STAMP = (1u << 20) - 1;
 
 // What the lanes of one warp know of each other, within an epoch.
 class WarpClock {
@@ -53,7 +74,7 @@ class WarpClock {
 
   // `lanes` have met, out of the `all` that the warp has.
   void meet(uint32_t lanes, uint32_t all) {
-    if (stamp == LAST_STAMP) return;  // a million meetings without a barrier: see no more races
+    if (stamp == LAST_STAMP) return;  // half a million meetings without a barrier: see no more races
     stamp++;
     if ((lanes & all) == all) {
       all_met_ = stamp;
