@@ -28,16 +28,23 @@ from tinyvid.kernels import cache
 from tinyvid.kernels.emulator.source import Source, translate
 
 HERE = Path(__file__).parent
-RUNTIME = ("fibre.cpp", "runtime.cpp", "memory.cpp", "tensor_core.cpp", "launch.cpp")
-CHECKER = ("checker.cpp",)
+RUNTIME = ("fibre", "runtime", "memory", "tensor_core", "crash", "launch")
+CHECKER = ("checker",)
 
 COMMON = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-pthread")
+# So that a large array on the stack cannot step over the page that guards its end.
+STACK = ("-fstack-clash-protection",)
+LINES = "-gdwarf-4"  # addr2line of binutils 2.40 mistakes the files of version 5
 # A GPU's compiler contracts a * b + c to one rounding too, and reads a float4 through a float*.
-KERNEL = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing", "-g1")
+KERNEL = (
+    *(*STACK, "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing"),
+    *("-g1", LINES),
+)
 # Every access of the kernel becomes a call into the checker; so that one access stays one call,
 # loops are not vectorised. A vector type at an odd address is reported by the second sanitizer.
 CHECKED = (
-    *("-O1", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing", "-g"),
+    *(*STACK, "-O1", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing"),
+    *("-g", LINES),
     *("-fsanitize=thread", "-fsanitize=alignment", "-DEMULATOR_CHECKED"),
 )
 
@@ -137,14 +144,14 @@ def runtime(checked: bool) -> list[Path]:
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             made = Path(temporary) / "objects"
             made.mkdir()
-            command = [compiler(), "-c", *options, *[str(HERE / name) for name in files]]
+            command = [compiler(), "-c", *options, *[str(HERE / f"{name}.cpp") for name in files]]
             _run(command, "the emulator's runtime does not compile", made)
             try:
                 os.rename(made, folder)
             except OSError:
                 if not folder.is_dir():  # else another process was quicker
                     raise
-    return [folder / Path(name).with_suffix(".o") for name in files]
+    return [folder / f"{name}.o" for name in files]
 
 
 def _main(source: Source, names: Sequence[str]) -> str:

@@ -400,7 +400,9 @@ static int64_t number(emulator::Triple index, emulator::Triple size) {
 
 void fault(const emulator::Fault& fault) {
   if (stopping) return;  // by the checker, which has told why
-  Finding* finding = findings.add(fault.kind, findings.places.of(fault.site));
+  Finding* finding =
+      findings.add(fault.kind, fault.code ? Places::of(&__ehdr_start + fault.code + 1)
+                                          : findings.places.of(fault.site));
   if (!finding) return;
   static_assert(sizeof finding->text == sizeof fault.text, "it fits");
   memcpy(finding->text, fault.text, sizeof fault.text);

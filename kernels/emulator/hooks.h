@@ -94,6 +94,7 @@ struct Fault {
   Site site;
   Triple thread, block;
   char text[400];  // a sentence for a person, without place and thread
+  size_t code;     // where `site` is unknown: the place in the library's code, else 0
 };
 
 // Ends the launch from inside a kernel, with a fault at the running thread. `format` is as in

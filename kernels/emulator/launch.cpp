@@ -7,6 +7,7 @@
 #include <new>
 #include <thread>
 
+#include "crash.h"
 #include "state.h"
 
 using namespace emulator;
@@ -40,6 +41,8 @@ long in_order(long i, long count) {
 void enter(Engine& engine) {
   worker = &engine.worker;
   worker->failed = false;
+  worker->fault = {};
+  worker->thread = nullptr;
   worker->random = state.seed * 2654435761u | 1;
 }
 
@@ -47,6 +50,7 @@ void enter(Engine& engine) {
 template <class AfterEach>
 void take_blocks(Engine& engine, std::atomic<long>& next, std::atomic<bool>& failed, long count,
                  AfterEach after_each) {
+  HandlerStack handler_stack;
   enter(engine);
   while (!failed) {
     long i = next++;
@@ -83,6 +87,7 @@ void run_independent(long count, int workers) {
 // as far as the next barrier of the grid.
 void run_cooperative(long count) {
   Engine& engine = *engines[0];
+  HandlerStack handler_stack;
   enter(engine);
   std::vector<std::unique_ptr<Block>> blocks;
   for (long i = 0; i < count; i++) {
@@ -176,6 +181,7 @@ __attribute__((visibility("default"))) int emulator_launch(const Kernel* kernel,
   try {
     if (engines.empty()) engines.emplace_back(new Engine);
     checker::launch_begin(state.launch);
+    CatchCrashes catch_crashes;
     long count = static_cast<long>(grid.x) * grid.y * grid.z;
     if (state.cooperative)
       run_cooperative(count);

@@ -8,6 +8,8 @@
 
 namespace emulator {
 
+constexpr size_t GUARD_PAGE = 16 << 10;  // a multiple of the page of every machine we know
+
 char* Pages::reserve(size_t bytes) {
   if (bytes > bytes_ || bytes == 0) {
     if (base_) munmap(base_, bytes_);
@@ -19,6 +21,15 @@ char* Pages::reserve(size_t bytes) {
     if (pages == MAP_FAILED) throw std::bad_alloc();
     base_ = static_cast<char*>(pages);
   }
+  return base_;
+}
+
+char* Pages::reserve_stacks(size_t count) {
+  char* before = base_;
+  size_t bytes_before = bytes_;
+  reserve(count * STACK);
+  if (base_ != before || bytes_ != bytes_before)
+    for (size_t i = 0; i < count; i++) mprotect(base_ + i * STACK, GUARD_PAGE, PROT_NONE);
   return base_;
 }
 

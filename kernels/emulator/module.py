@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyvid.errors import UserError, nearest
-from tinyvid.kernels.emulator import native
+from tinyvid.kernels.emulator import native, report
 from tinyvid.kernels.emulator.arguments import Arguments
 from tinyvid.kernels.emulator.build import Build, build
 from tinyvid.kernels.emulator.settings import COPIES, SCHEDULES, Options, current
@@ -34,30 +34,34 @@ class KernelFault(RuntimeError):
         kernel: its name. file, line: where. block, thread: (x, y, z) of who met it first.
     """
 
-    def __init__(self, kernel: str, fault: native.Fault):
-        self.kind, self.text = fault.kind.decode(), fault.text.decode()
+    def __init__(self, kernel: str, fault: native.Fault, place: report.Place, text: str = ""):
+        self.kind, self.text = fault.kind.decode(), text or fault.text.decode()
         self.kernel = kernel
-        self.file, self.line = fault.site.file.decode(), fault.site.line
+        self.file, self.line = place.file, place.line
         self.block, self.thread = fault.block.tuple(), fault.thread.tuple()
         super().__init__(
-            f"{self.file}:{self.line}: {self.kind} in {kernel}, block {self.block}, "
-            f"thread {self.thread}: {self.text}"
+            f"{report.shown(self.file)}:{self.line}: {self.kind} in {kernel}, "
+            f"block {self.block}, thread {self.thread}: {self.text}"
         )
 
 
 @dataclass
 class Launched:
-    """A launch that has ended, as `Options.watch` gets it.
+    """A checked launch that has ended, as `Options.watch` gets it.
 
     Attributes:
-        library: the build that ran. kernel: the kernel's name. grid, block: its sizes.
+        module: what ran. kernel: the kernel's name. grid, block: its sizes.
+        findings: what the checker found, a fault included.
+        counts: what lines cost, with `Options.count_lines`.
         fault: what ended it, or None.
     """
 
-    library: native.Library
+    module: Module
     kernel: str
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
+    findings: list[report.Finding]
+    counts: list[report.LineCount]
     fault: KernelFault | None
 
 
@@ -183,6 +187,7 @@ class Function:
         Raises:
             UserError: a size or an argument is not what the kernel takes.
             KernelFault: the kernel met a fault.
+            AccessError: the checker found one, and no `Options.watch` is there to be told.
         """
         options = current()
         made, library = self.module.built(options.checked)
@@ -221,13 +226,31 @@ class Function:
             self.module.cooperative,
             1 if options.checked else _workers(options),
         )
+        checker = report.Checker(library.handle, library.path) if options.checked else None
+        if checker is not None:
+            checker.options(count_lines=options.count_lines)
         fault = library.launch(kernel, request)
         arguments.finish()
-        error = KernelFault(self.name, fault) if fault else None
-        if options.checked and options.watch is not None:
-            options.watch(Launched(library, self.name, *sizes, error))
+        findings = checker.take_findings(self.name, *sizes) if checker is not None else []
+        error = _error(self.name, fault, library, findings) if fault else None
+        if options.checked:
+            counts = checker.take_counts() if checker and options.count_lines else []
+            if options.watch is not None:
+                options.watch(Launched(self.module, self.name, *sizes, findings, counts, error))
+            elif findings:
+                raise report.AccessError(findings)
         if error is not None:
             raise error
+
+
+def _error(
+    kernel: str, fault: native.Fault, library: native.Library, findings: list[report.Finding]
+) -> KernelFault:
+    if fault.code:  # met by the processor
+        return KernelFault(kernel, fault, report.line_of(library.path, fault.code))
+    if fault.site.file is None:  # met by the checker, whose last finding says more
+        return KernelFault(kernel, fault, findings[-1].place, findings[-1].text)
+    return KernelFault(kernel, fault, report.Place(fault.site.file.decode(), fault.site.line))
 
 
 def _sizes(name: str, sizes: Sequence[int], most: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -68,6 +68,7 @@ class Fault(Structure):
         ("thread", Triple),
         ("block", Triple),
         ("text", c_char * 400),
+        ("code", c_size_t),
     ]
 
 

@@ -305,6 +305,11 @@ def _lines_of(library: str, addresses: tuple[int, ...]) -> list[Place]:
     return [_own_frame(frames) for frames in places]
 
 
+def line_of(library: str | Path, address: int) -> Place:
+    """Return the line of an instruction, given by its distance from the library's first byte."""
+    return _lines_of(str(library), (address,))[0]
+
+
 def _own_frame(frames: Sequence[tuple[str, str]]) -> Place:
     """Choose, of inlined functions from the innermost out, the first that is not the emulator's.
 

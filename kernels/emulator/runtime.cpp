@@ -256,7 +256,7 @@ void start_block(Block& block, long number) {
   unsigned count = size.x * size.y * size.z;
   if (block.threads.size() != count) block.threads.resize(count);
   block.warps.resize((count + WARP - 1) / WARP);
-  char* stacks = block.stacks.reserve(count * STACK);
+  char* stacks = block.stacks.reserve_stacks(count);
   for (unsigned i = 0; i < count; i++) {
     Thread& thread = block.threads[i];
     thread.number = i, thread.warp = i / WARP, thread.lane = i % WARP;

@@ -27,14 +27,17 @@ class Options:
         seed: of `shuffled`.
         copies: when a `cp.async` moves its bytes, `late` (at its wait) or `early` (at once).
         checked: run under the access checker, on one OS thread.
+        count_lines: in checked launches, count what each line's accesses cost.
         workers: the most OS threads that run blocks of a launch; 0 is one a processor.
-        watch: called after each checked launch, see `module.Launched`.
+        watch: called after each checked launch with what it found (see `module.Launched`), which
+            then raises for a fault alone. Without one, a launch with findings raises AccessError.
     """
 
     schedule: str = "forward"
     seed: int = 1
     copies: str = "late"
     checked: bool = False
+    count_lines: bool = False
     workers: int = 0
     watch: Callable[[Any], None] | None = None
 

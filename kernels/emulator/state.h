@@ -19,6 +19,7 @@ class Pages {
   Pages(const Pages&) = delete;
   ~Pages() { reserve(0); }
   char* reserve(size_t bytes);  // at least so many, zeros or what was there before
+  char* reserve_stacks(size_t count);  // of STACK bytes each; what overruns one crashes
 
  private:
   char* base_ = nullptr;
