@@ -1,0 +1,334 @@
+"""3-D convolution in CUDA C++: the launchers of `cuda/*`, one for all steps of the ladder.
+
+A step is a `.cu` file with a kernel for each pass, `conv3d_<pass>_<step>`, and a plan: how many
+blocks of how many threads it takes, and what is compiled in. Everything else is common: arrays
+are checked and brought into channels-last order, the kernel is compiled and launched, and where
+the sum was cut into slices their parts are added up.
+
+Sizes are compiled into the kernel on a GPU, a build for each geometry; on the emulator, where a
+build takes seconds, one build serves all sizes (`geometry.cuh`).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tinyvid.errors import UserError
+from tinyvid.geometry import ConvGeometry, Ints
+from tinyvid.kernels import launch
+
+# A launch aims at this many blocks: two for each of the 132 multiprocessors of an H100. It
+# decides how sums are cut, so it does not depend on the GPU at hand.
+_BLOCKS = 264
+_SLAB = 256  # terms of a slab of implicit_gemm.cu
+_THREADS = 256
+
+_REAL = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
+_OUTPUT = {"fprop": "y", "dgrad": "x", "wgrad": "w"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a kernel is launched.
+
+    Attributes:
+        blocks, threads: of the launch; shared: bytes of dynamic shared memory.
+        slices: parts of the sum, each with a workspace as large as the output.
+        constants: what is compiled in, beside the type and the geometry.
+        args: numbers that the kernel takes after its arrays.
+    """
+
+    blocks: int
+    threads: int
+    shared: int = 0
+    slices: int = 1
+    constants: Mapping[str, object] = field(default_factory=dict)
+    args: tuple[int, ...] = ()
+
+
+Planner = Callable[[str, ConvGeometry, np.dtype], Plan]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the ladder: its file, and the plan for (pass, geometry, dtype)."""
+
+    file: str
+    plan: Planner
+
+
+def plan_naive(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
+    """A thread for each element of the output."""
+    size = math.prod(getattr(geometry, _OUTPUT[pass_]))
+    return Plan(_tiles(size, _THREADS), _THREADS)
+
+
+def plan_implicit_gemm(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
+    """A block for each tile of the matrix product; few tiles are cut along the sum."""
+    N, C, *sizes = geometry.x
+    K, group_C, *taps = geometry.w
+    group_K, cells = K // geometry.groups, N * math.prod(geometry.y[2:])
+    chunk = 16 // dtype.itemsize
+    rows, depth = 32 * chunk, 4 * chunk
+    if pass_ == "fprop":
+        row_tiles, columns = _tiles(cells, rows), group_K
+        stages = math.prod(taps) * _tiles(group_C, depth)
+    elif pass_ == "dgrad":
+        # With strides the cells fall in phases, and each meets some of the taps only.
+        of_phase = N * math.prod(map(_tiles, sizes, geometry.stride))
+        row_tiles, columns = _tiles(of_phase, rows) * math.prod(geometry.stride), group_C
+        meeting = [
+            _tiles(T, stride // math.gcd(stride, dilation))
+            for T, stride, dilation in zip(taps, geometry.stride, geometry.dilation, strict=True)
+        ]
+        stages = math.prod(meeting) * _tiles(group_K, depth)
+    else:
+        padded_C = _tiles(group_C, chunk) * chunk
+        row_tiles, columns = _tiles(math.prod(taps) * padded_C, rows), group_K
+        stages = _tiles(cells, depth)
+    # The tile that leaves fewest columns idle; of equals, the widest.
+    width = min((32, 16, 8), key=lambda width: (_tiles(columns, width * chunk) * width, -width))
+    tiles = row_tiles * _tiles(columns, width * chunk) * geometry.groups
+    slices = max(1, min(_BLOCKS // tiles, _tiles(stages * depth, _SLAB)))
+    threads = 256 if width == 32 else 128
+    return Plan(tiles * slices, threads, 0, slices, {"TILE_COLUMNS": width * chunk})
+
+
+STEPS = {
+    "naive": Step("naive.cu", plan_naive),
+    "implicit_gemm": Step("implicit_gemm.cu", plan_implicit_gemm),
+}
+
+
+def fprop(
+    x: Any,
+    w: Any,
+    geometry: ConvGeometry,
+    bias: Any = None,
+    relu: bool = False,
+    *,
+    step: str = "implicit_gemm",
+    device: str = "cuda",
+    specialised: bool | None = None,
+) -> Any:
+    """Return y, with the bias added and the ReLU taken on its way out where they are asked for.
+
+    Args:
+        x: `N C D H W`. w: `K C/groups T R S`. bias: `K`, or None. All of one dtype, float32 or
+            float64, NumPy arrays for the emulator and CuPy arrays for a GPU.
+        geometry: from `tinyvid.geometry.conv_geometry`.
+        step: of the ladder, a key of `STEPS`. device: `cuda` or `emulator`.
+        specialised: compile the sizes in; by default on a GPU only.
+
+    Returns:
+        y, `N K Z P Q`, channels-last in memory.
+
+    Raises:
+        UserError: shapes, dtypes or devices do not fit, the step cannot take the geometry, or
+            there is not enough memory.
+    """
+    return _run("fprop", (x, w), geometry, step, device, specialised, bias, relu)
+
+
+def dgrad(
+    gy: Any,
+    w: Any,
+    geometry: ConvGeometry,
+    *,
+    step: str = "implicit_gemm",
+    device: str = "cuda",
+    specialised: bool | None = None,
+) -> Any:
+    """Return gx, `N C D H W`, from gy, `N K Z P Q`, and w; otherwise as `fprop`."""
+    return _run("dgrad", (gy, w), geometry, step, device, specialised)
+
+
+def wgrad(
+    gy: Any,
+    x: Any,
+    geometry: ConvGeometry,
+    *,
+    step: str = "implicit_gemm",
+    device: str = "cuda",
+    specialised: bool | None = None,
+) -> Any:
+    """Return gw, `K C/groups T R S`, from gy, `N K Z P Q`, and x; otherwise as `fprop`."""
+    return _run("wgrad", (gy, x), geometry, step, device, specialised)
+
+
+def _passes(step: str) -> tuple[Callable[..., Any], ...]:
+    return tuple(partial(pass_, step=step) for pass_ in (fprop, dgrad, wgrad))
+
+
+# What the registry names: a pass at a step.
+naive_fprop, naive_dgrad, naive_wgrad = _passes("naive")
+implicit_gemm_fprop, implicit_gemm_dgrad, implicit_gemm_wgrad = _passes("implicit_gemm")
+
+
+def unfit(step: str, pass_: str, geometry: ConvGeometry) -> str | None:
+    """Return why a step of the ladder cannot take a geometry, or None if it can."""
+    # Kernels count cells with 32 bits, padding among them; elements with 64.
+    padded = [size + low + high for size, (low, high) in zip(geometry.x[2:], geometry.padding)]
+    filter_rows = math.prod(geometry.w[1:]) + 4 * math.prod(geometry.w[2:])
+    if max(geometry.x[0] * math.prod(padded), filter_rows) >= 2**30:
+        return f"it has more cells than 2**30: x {geometry.x}, w {geometry.w}"
+    try:
+        plan = STEPS[step].plan(pass_, geometry, np.dtype(np.float64))
+    except UserError as error:
+        return str(error)
+    return f"it takes {plan.blocks} blocks" if plan.blocks >= 2**31 else None
+
+
+def constants(
+    step: str, pass_: str, geometry: ConvGeometry, dtype: np.dtype, specialised: bool = True
+) -> dict[str, object]:
+    """Return what a kernel is compiled with: `-Dname=value`."""
+    found: dict[str, object] = {"REAL": _REAL[np.dtype(dtype)]}
+    found.update(STEPS[step].plan(pass_, geometry, np.dtype(dtype)).constants)
+    if specialised:
+        found["GEOMETRY_CONSTANTS"] = 1
+        found.update((f"GEOMETRY_{name}", size) for name, size in members(geometry).items())
+    return found
+
+
+def members(geometry: ConvGeometry) -> dict[str, int]:
+    """Return the members of `geometry.cuh`, in their order."""
+    names = "N C D H W K T R S Z P Q".split()
+    sizes = [*geometry.x, geometry.w[0], *geometry.w[2:], *geometry.y[2:]]
+    for name, values in (
+        ("stride", geometry.stride),
+        ("padding", [low for low, _ in geometry.padding]),
+        ("dilation", geometry.dilation),
+    ):
+        names += [f"{name}_{axis}" for axis in "dhw"]
+        sizes += values
+    return dict(zip([*names, "groups"], [*sizes, geometry.groups], strict=True))
+
+
+# One build for all sizes has one `geometry`, which must not change until its launch has ended.
+_GEOMETRY_LOCK = threading.Lock()
+
+
+def _run(
+    pass_: str,
+    arrays: tuple[Any, Any],
+    geometry: ConvGeometry,
+    step: str,
+    device: str,
+    specialised: bool | None,
+    bias: Any = None,
+    relu: bool = False,
+) -> Any:
+    _check(pass_, arrays, geometry, step, device, bias)
+    dtype = arrays[0].dtype
+    plan = STEPS[step].plan(pass_, geometry, dtype)
+    if specialised is None:
+        specialised = device == "cuda"
+    module = launch.load(
+        launch.KERNELS / "conv3d" / STEPS[step].file,
+        constants(step, pass_, geometry, dtype, specialised),
+        device,
+    )
+    N, channels, *sizes = getattr(geometry, _OUTPUT[pass_])
+    shape = (N, *sizes, channels)  # in memory
+    try:
+        operands = [_channels_last(array, device) for array in arrays]
+        out = launch.empty(shape, dtype, device)
+        target = out if plan.slices == 1 else launch.empty((plan.slices, *shape), dtype, device)
+        finish = [_pointer(_dense(bias, device), device), np.int32(relu)]
+    except MemoryError as error:
+        raise UserError(_out_of_memory(pass_, step, arrays, geometry, plan.slices)) from error
+    args = [*operands, *(finish if pass_ == "fprop" else []), target, *map(np.int32, plan.args)]
+    kernel = module.get_function(f"conv3d_{pass_}_{step}")
+    if specialised:
+        kernel((plan.blocks,), (plan.threads,), args, shared_mem=plan.shared)
+    else:
+        with _GEOMETRY_LOCK:
+            sizes_of = np.array([*members(geometry).values()], np.int32)
+            launch.write_global(module, "geometry", sizes_of)
+            kernel((plan.blocks,), (plan.threads,), args, shared_mem=plan.shared)
+    if plan.slices > 1:
+        module.get_function("conv3d_sum_slices")(
+            (_tiles(out.size, _THREADS),),
+            (_THREADS,),
+            [target, np.int32(plan.slices), *finish, np.int32(channels), out, np.int64(out.size)],
+        )
+    return out.transpose(0, 4, 1, 2, 3)
+
+
+def _check(
+    pass_: str,
+    arrays: tuple[Any, Any],
+    geometry: ConvGeometry,
+    step: str,
+    device: str,
+    bias: Any,
+) -> None:
+    from tinyvid.kernels import conv3d
+
+    getattr(conv3d, pass_).check(*arrays, geometry)
+    if step not in STEPS:
+        raise UserError(f"step={step!r}: the steps of the ladder are {', '.join(STEPS)}")
+    if bias is not None and (bias.shape != geometry.w[:1] or bias.dtype != arrays[0].dtype):
+        raise UserError(
+            f"conv3d_fprop: bias must be {geometry.w[:1]} of {arrays[0].dtype}, "
+            f"not {bias.shape} of {bias.dtype}"
+        )
+    for array in (*arrays, *(() if bias is None else (bias,))):
+        if isinstance(array, np.ndarray) != (device == "emulator"):
+            wanted = {"emulator": "NumPy", "cuda": "CuPy"}.get(device, "other")
+            raise UserError(
+                f"conv3d_{pass_}: device {device!r} takes {wanted} arrays, "
+                f"not {type(array).__module__}.{type(array).__name__}"
+            )
+    why = unfit(step, pass_, geometry)
+    if why is not None:
+        raise UserError(f"conv3d_{pass_}: 'cuda/{step}' cannot take this case: {why}")
+
+
+def _channels_last(array: Any, device: str) -> Any:
+    """Return N C D H W as N D H W C without gaps: a view where it lies so already."""
+    return _dense(array.transpose(0, 2, 3, 4, 1), device)
+
+
+def _dense(array: Any, device: str) -> Any:
+    """Return the array without gaps in memory and from a multiple of 16 bytes on."""
+    if array is None:
+        return None
+    address = array.data.ptr if device == "cuda" else array.ctypes.data
+    if array.flags.c_contiguous and address % 16 == 0:
+        return array
+    copy = launch.empty(array.shape, array.dtype, device)
+    copy[...] = array
+    return copy
+
+
+def _pointer(array: Any, device: str) -> Any:
+    """Return what a launch takes for an array that may be None."""
+    return np.uintp(0) if array is None and device == "cuda" else array
+
+
+def _out_of_memory(
+    pass_: str, step: str, arrays: tuple[Any, Any], geometry: ConvGeometry, slices: int
+) -> str:
+    def size(shape: Ints) -> str:
+        return f"{shape} of {math.prod(shape) * arrays[0].dtype.itemsize / 2**20:.1f} MiB"
+
+    output = getattr(geometry, _OUTPUT[pass_])
+    workspace = f", a workspace {size((slices, *output))}" if slices > 1 else ""
+    return (
+        f"conv3d_{pass_}: out of memory for 'cuda/{step}': it takes arrays "
+        f"{size(arrays[0].shape)} and {size(arrays[1].shape)}, each twice where it is not "
+        f"channels-last, a result {size(output)}{workspace}; use a smaller batch or clip"
+    )
+
+
+def _tiles(count: int, size: int) -> int:
+    return -(-count // size)

@@ -1,0 +1,378 @@
+// Convolution as a matrix product whose matrices are never built: the implicit GEMM.
+//
+// What changed since tiled.cu, and why it helps:
+// - A thread sums 8 x 8 outputs in registers, so that 16 numbers from shared memory feed 64
+//   multiply-adds (4 x 4 in float64).
+// - Global memory is read in chunks of 128 bits along channels, by `cp.async` straight into shared
+//   memory: fewer instructions, and no registers held while a load is under way.
+// - Two stages: while one is multiplied, the next is on its way.
+// - The sum is cut into slabs of 256 terms, and each slab added to the total in the output: a
+//   plain float32 sum of thousands of terms would lose too many digits.
+// - It is also cut into slices, one for each block, where there are few outputs (wgrad, and
+//   layers of small images), so that the whole GPU has work; slices.cuh adds them in order.
+//
+//               rows                      columns         reduction
+//    fprop      n z p q                   k               t r s, c     x gathered, w
+//    dgrad      n d h w (of one phase)    c               t r s, k     gy gathered, w
+//    wgrad      t r s, c                  k               n z p q      x gathered, gy
+#include "geometry.cuh"
+#include "operands.cuh"
+#include "slices.cuh"
+#include "windows.cuh"
+
+#ifndef TILE_COLUMNS  // 8, 16 or 32 chunks; the launcher takes fewer where there are few channels
+#define TILE_COLUMNS (512 / sizeof(REAL))
+#endif
+
+// The tile of outputs of a block, and how its threads share it. A warp is 4 x 8 threads: eight
+// neighbours read eight different chunks of the columns' operand, 128 bytes and each bank once,
+// and the same chunk of the rows' operand.
+constexpr int COLUMNS = TILE_COLUMNS, ROWS = 32 * CHUNK;
+constexpr int ROWS_EACH = 2 * CHUNK, ROW_PARTS = ROWS / ROWS_EACH;
+constexpr int COLUMNS_EACH = COLUMNS < 16 * CHUNK ? CHUNK : 2 * CHUNK;
+constexpr int COLUMN_PARTS = COLUMNS / COLUMNS_EACH;
+constexpr int THREADS = ROW_PARTS * COLUMN_PARTS;  // 256, or 128
+constexpr int SLAB = 256 / DEPTH;                  // stages in a slab, an even number
+static_assert(COLUMN_PARTS % 8 == 0, "a warp is eight threads wide");
+
+__device__ __forceinline__ int row_part() {
+  return threadIdx.x / 32 / (COLUMN_PARTS / 8) * 4 + threadIdx.x % 32 / 8;
+}
+__device__ __forceinline__ int column_part() {
+  return threadIdx.x / 32 % (COLUMN_PARTS / 8) * 8 + threadIdx.x % 8;
+}
+
+// Where a block stands in the grid: columns run fastest, so that neighbours share a row tile.
+struct Block {
+  int row_tile, column_tile, group, slice, slices;
+};
+__device__ __forceinline__ Block block_at(unsigned at, int row_tiles, int column_tiles) {
+  Block block;
+  block.column_tile = at % column_tiles;
+  at /= column_tiles;
+  block.row_tile = at % row_tiles;
+  at /= row_tiles;
+  block.group = at % geometry.groups;
+  block.slice = at / geometry.groups;
+  block.slices = gridDim.x / (unsigned(column_tiles) * row_tiles * geometry.groups);
+  return block;
+}
+
+__device__ __forceinline__ int tiles(int count, int size) { return (count + size - 1) / size; }
+
+template <bool FIRST, class A, class B> struct Choice { using Type = A; };
+template <class A, class B> struct Choice<false, A, B> { using Type = B; };
+
+// Elements of the filter for one k.
+__device__ __forceinline__ long long filter_size() {
+  return (long long)geometry.T * geometry.R * geometry.S * group_C();
+}
+
+// fprop and dgrad: rows are output cells, the sum runs over taps and, within one, over channels.
+template <bool FPROP> struct Correlation {
+  using A = Along<ROWS, ROW_PARTS>;
+  using B = typename Choice<FPROP, Along<COLUMNS, COLUMN_PARTS>,
+                            Across<COLUMNS, COLUMN_PARTS>>::Type;
+  // What the stages of a slab load is worked out ahead: the main loop has no division, and looks
+  // up one bit to learn whether a row's window meets a cell, or padding.
+  struct __align__(8) Window {
+    int cell;        // where it begins
+    unsigned meets;  // a bit for each stage
+  };
+  struct __align__(16) Stage {
+    int cell;          // how far its tap is from where a window begins
+    int channel;       // the first of DEPTH that are summed over
+    long long filter;  // where these begin in w
+  };
+  struct Tables {
+    Window windows[ROWS];
+    Stage stages[SLAB];
+  };
+  static_assert(SLAB <= 32, "a stage has a bit");
+
+  const REAL* input;   // x, or gy
+  const REAL* filter;  // w
+  Axes axes;
+  Block block;
+  int row0, column0;
+
+  // Channels of a group that are summed over, and those that are columns.
+  static __device__ int terms() { return FPROP ? group_C() : group_K(); }
+  static __device__ int columns() { return FPROP ? group_K() : group_C(); }
+  static __device__ int column_tiles() { return tiles(columns(), COLUMNS); }
+
+  __device__ __forceinline__ Correlation(const REAL* input, const REAL* filter, unsigned index)
+      : input(input), filter(filter) {
+    if (FPROP) {
+      axes = fprop_axes();
+      block = block_at(index, tiles(axes.rows(), ROWS), column_tiles());
+      row0 = block.row_tile * ROWS;
+    } else {
+      // Every phase has as many tiles as the first, which has the most cells.
+      const int of_phase = tiles(dgrad_axes(0).rows(), ROWS);
+      block = block_at(index, of_phase * phases(), column_tiles());
+      axes = dgrad_axes(block.row_tile / of_phase);
+      row0 = block.row_tile % of_phase * ROWS;
+    }
+    column0 = block.column_tile * COLUMNS;
+  }
+
+  __device__ __forceinline__ int stages() const { return axes.taps() * tiles(terms(), DEPTH); }
+  __device__ __forceinline__ Tap tap_of(int stage) const {
+    const int tap = stage / tiles(terms(), DEPTH), line = tap / axes.w.taps;
+    return tap_at(line / axes.h.taps, line % axes.h.taps, tap % axes.w.taps, axes);
+  }
+  __device__ __forceinline__ void prepare(Tables& tables, int slab) const {
+    const int begin = slab * SLAB, count = min(SLAB, stages() - begin);
+    for (int i = threadIdx.x; i < ROWS; i += THREADS) {
+      const Place place = place_of(row0 + i, axes);
+      unsigned bits = 0;
+      for (int stage = 0; stage < count; stage++) {
+        bits |= unsigned(meets(place, tap_of(begin + stage), axes)) << stage;
+      }
+      tables.windows[i] = {place.cell, bits};
+    }
+    if (threadIdx.x < count) {
+      const int stage = begin + threadIdx.x;
+      const Tap tap = tap_of(stage);
+      const int channel = stage % tiles(terms(), DEPTH) * DEPTH;
+      tables.stages[threadIdx.x] = {
+          tap.cell, channel,
+          tap.filter * group_C() + (FPROP ? channel : channel * filter_size())};
+    }
+  }
+
+  // Channels from this one to the last: more than none where they come in whole stages.
+  static __device__ __forceinline__ int left(int channel) {
+    return terms() % DEPTH == 0 ? DEPTH : terms() - channel;
+  }
+
+  __device__ __forceinline__ void load(A& a, B& b, const Tables& tables, int stage) const {
+    const Stage at = tables.stages[stage % SLAB];
+    const bool whole_a = terms() % CHUNK == 0, whole_b = group_C() % CHUNK == 0;
+    a.template fill<THREADS>([&](REAL* to, int i, int term) {
+      const Window window = tables.windows[i];
+      const REAL* from = input + (block.group * terms() + term) + at.channel;
+      copy_chunk(to, from + (long long)(window.cell + at.cell) * (terms() * geometry.groups),
+                 window.meets >> stage % SLAB & 1 ? left(at.channel + term) : 0, whole_a);
+    });
+    b.template fill<THREADS>([&](REAL* to, int i, int term) {
+      const int column = column0 + i;
+      const int k = FPROP ? column : term, c = FPROP ? term : column;
+      const REAL* from = filter + (block.group * group_K() + k) * filter_size() + c;
+      const int inside = FPROP ? group_K() - column : left(at.channel + term);
+      const int count = FPROP ? left(at.channel + term) : group_C() - column;
+      copy_chunk(to, from + at.filter, inside > 0 ? count : 0, whole_b);
+    });
+  }
+
+  // Where in the output row `i` begins, or -1; and from column to column.
+  __device__ __forceinline__ long long output_row(int i) const {
+    const int row = row0 + i;
+    if (row >= axes.rows()) return -1;
+    const int cell = FPROP ? row : cell_of(row, axes, geometry.D, geometry.H, geometry.W);
+    return (long long)cell * columns() * geometry.groups + block.group * columns();
+  }
+  __device__ __forceinline__ long long column_step() const { return 1; }
+  static __device__ __forceinline__ long long output_size() {
+    return FPROP ? (long long)geometry.N * geometry.Z * geometry.P * geometry.Q * geometry.K
+                 : (long long)geometry.N * geometry.D * geometry.H * geometry.W * geometry.C;
+  }
+};
+
+// wgrad: rows are taps and channels of x, columns those of gy, the sum runs over output cells.
+struct FilterGradient {
+  using A = Across<ROWS, ROW_PARTS>;
+  using B = Across<COLUMNS, COLUMN_PARTS>;
+  struct Tables {
+    Place places[SLAB * DEPTH];  // of the output cells of a slab
+  };
+
+  const REAL *x, *gy;
+  Axes axes;
+  Block block;
+  int row0, column0;
+  // This thread gathers for the same tap and channel throughout.
+  Tap tap;
+  int channel;
+
+  // Each tap begins a new chunk of rows, so that a chunk has one tap.
+  static __device__ int padded_C() { return tiles(group_C(), CHUNK) * CHUNK; }
+  static __device__ int rows() { return geometry.T * geometry.R * geometry.S * padded_C(); }
+
+  __device__ __forceinline__ FilterGradient(const REAL* x, const REAL* gy, unsigned index)
+      : x(x), gy(gy) {
+    axes = fprop_axes();
+    block = block_at(index, tiles(rows(), ROWS), tiles(group_K(), COLUMNS));
+    row0 = block.row_tile * ROWS;
+    column0 = block.column_tile * COLUMNS;
+    const int row = row0 + threadIdx.x % (ROWS / CHUNK) * CHUNK;
+    const int number = row / padded_C();
+    channel = row < rows() ? row % padded_C() : group_C();  // the latter: nothing left to copy
+    tap = tap_at(number / geometry.S / geometry.R, number / geometry.S % geometry.R,
+                 number % geometry.S, axes);
+  }
+
+  __device__ __forceinline__ int stages() const { return tiles(axes.rows(), DEPTH); }
+  __device__ __forceinline__ void prepare(Tables& tables, int slab) const {
+    for (int i = threadIdx.x; i < SLAB * DEPTH; i += THREADS) {
+      tables.places[i] = place_of(slab * (SLAB * DEPTH) + i, axes);
+    }
+  }
+
+  __device__ __forceinline__ void load(A& a, B& b, const Tables& tables, int stage) const {
+    const bool whole_a = group_C() % CHUNK == 0, whole_b = group_K() % CHUNK == 0;
+    a.template fill<THREADS>([&](REAL* to, int, int term) {
+      const Place place = tables.places[stage % SLAB * DEPTH + term];
+      const REAL* from = x + (block.group * group_C() + channel);
+      copy_chunk(to, from + (long long)(place.cell + tap.cell) * geometry.C,
+                 meets(place, tap, axes) ? group_C() - channel : 0, whole_a);
+    });
+    b.template fill<THREADS>([&](REAL* to, int i, int term) {
+      const int cell = stage * DEPTH + term, k = column0 + i;
+      const REAL* from = gy + (block.group * group_K() + k);
+      copy_chunk(to, from + (long long)cell * geometry.K,
+                 cell < axes.rows() ? group_K() - k : 0, whole_b);
+    });
+  }
+
+  static __device__ int columns() { return group_K(); }
+  __device__ __forceinline__ long long output_row(int i) const {
+    const int row = row0 + i, c = row % padded_C();
+    if (row >= rows() || c >= group_C()) return -1;
+    return block.group * group_K() * column_step() + row / padded_C() * group_C() + c;
+  }
+  __device__ __forceinline__ long long column_step() const {
+    return (long long)geometry.T * geometry.R * geometry.S * group_C();
+  }
+  static __device__ __forceinline__ long long output_size() {
+    return (long long)geometry.K * geometry.T * geometry.R * geometry.S * group_C();
+  }
+};
+
+// Adds the products of one stage: each thread its rows with its columns.
+template <class A, class B>
+__device__ __forceinline__ void multiply(const A& a, const B& b,
+                                         REAL (&sums)[ROWS_EACH][COLUMNS_EACH]) {
+#pragma unroll
+  for (int q = 0; q < DEPTH / CHUNK; q++) {
+    REAL row[ROWS_EACH][CHUNK], chunk[CHUNK];
+#pragma unroll
+    for (int j = 0; j < ROWS_EACH; j++) {
+      load_chunk(a.chunk(row_part(), q, j), chunk);
+#pragma unroll
+      for (int e = 0; e < CHUNK; e++) row[A::row_in(j, e)][A::term_in(j, e)] = chunk[e];
+    }
+#pragma unroll
+    for (int j = 0; j < COLUMNS_EACH; j++) {
+      load_chunk(b.chunk(column_part(), q, j), chunk);
+#pragma unroll
+      for (int e = 0; e < CHUNK; e++) {
+#pragma unroll
+        for (int i = 0; i < ROWS_EACH; i++) {
+          sums[i][B::row_in(j, e)] += row[i][B::term_in(j, e)] * chunk[e];
+        }
+      }
+    }
+  }
+}
+
+// The same number, but the compiler does not know it: what follows from it is computed there and
+// then, not ahead of a loop and held in registers all through.
+__device__ __forceinline__ int opaque(int number) {
+#ifdef __CUDACC__
+  asm volatile("" : "+r"(number));
+#endif
+  return number;
+}
+
+// The slabs of a block: all of them, or a slice.
+struct Slabs {
+  int begin, end;
+  __device__ __forceinline__ Slabs(int stages, const Block& block) {
+    const int all = max(1, tiles(stages, SLAB));
+    begin = all * block.slice / block.slices;
+    end = all * (block.slice + 1) / block.slices;
+  }
+};
+
+// Writes a slab's sums, or adds them to what the slabs before have left there.
+template <class Problem>
+__device__ __forceinline__ void store(const Problem& problem, int slab,
+                                      const REAL (&sums)[ROWS_EACH][COLUMNS_EACH],
+                                      const REAL* bias, int relu, REAL* out) {
+  const Block& block = problem.block;
+  const Slabs slabs(problem.stages(), block);
+  const Finish finish = {bias, relu != 0};
+  out += block.slice * Problem::output_size();
+#pragma unroll
+  for (int i = 0; i < ROWS_EACH; i++) {
+    const long long row = problem.output_row(Problem::A::row(row_part(), i));
+    if (row < 0) continue;
+#pragma unroll
+    for (int j = 0; j < COLUMNS_EACH; j++) {
+      const int column = problem.column0 + Problem::B::row(column_part(), j);
+      if (column >= Problem::columns()) continue;
+      REAL* to = out + row + column * problem.column_step();
+      REAL value = sums[i][j];
+      if (slab > slabs.begin) value += *to;
+      if (slab + 1 == slabs.end && block.slices == 1) {
+        value = finish(value, block.group * Problem::columns() + column);
+      }
+      *to = value;
+    }
+  }
+}
+
+// What all passes do. `out` is the output, or one such array for each slice.
+template <class Problem>
+__device__ __forceinline__ void run(const REAL* first, const REAL* second, const REAL* bias,
+                                    int relu, REAL* out) {
+  __shared__ typename Problem::A a[2];
+  __shared__ typename Problem::B b[2];
+  __shared__ typename Problem::Tables tables;
+  const Problem problem(first, second, blockIdx.x);
+  const int stages = problem.stages();
+  const Slabs slabs(stages, problem.block);
+
+  for (int slab = slabs.begin; slab < slabs.end; slab++) {
+    // Others may still read the last stage of the slab before, and its tables.
+    __syncthreads();
+    problem.prepare(tables, slab);
+    __syncthreads();  // the tables are written before a load looks into them
+
+    REAL sums[ROWS_EACH][COLUMNS_EACH] = {};
+    const int begin = slab * SLAB, end = min(stages, begin + SLAB);
+    if (begin < end) {
+      problem.load(a[0], b[0], tables, begin);
+      cp_async_commit();
+    }
+    for (int stage = begin; stage < end; stage++) {
+      cp_async_wait<0>();
+      // Every thread's part of this stage has landed, and nobody reads the one before any more,
+      // which the next load overwrites.
+      __syncthreads();
+      const int now = stage % 2;
+      if (stage + 1 < end) {
+        problem.load(a[1 - now], b[1 - now], tables, stage + 1);
+        cp_async_commit();
+      }
+      multiply(a[now], b[now], sums);
+    }
+    // Where the outputs are is worked out now, so that no register holds it in the loop above.
+    store(Problem(first, second, opaque(blockIdx.x)), slab, sums, bias, relu, out);
+  }
+}
+
+#define ENTRY extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
+
+ENTRY conv3d_fprop_implicit_gemm(const REAL* x, const REAL* w, const REAL* bias, int relu,
+                                 REAL* y) {
+  run<Correlation<true>>(x, w, bias, relu, y);
+}
+ENTRY conv3d_dgrad_implicit_gemm(const REAL* gy, const REAL* w, REAL* gx) {
+  run<Correlation<false>>(gy, w, nullptr, 0, gx);
+}
+ENTRY conv3d_wgrad_implicit_gemm(const REAL* gy, const REAL* x, REAL* gw) {
+  run<FilterGradient>(x, gy, nullptr, 0, gw);
+}
