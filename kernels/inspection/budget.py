@@ -79,8 +79,8 @@ def _of_loop(facts: Facts, budget: Budget) -> list[str]:
         found.append(f"divides integers in the main loop, at {', '.join(loop.divisions)}")
     if budget.stages is not None and loop.stages < budget.stages:
         found.append(
-            f"has {loop.stages} stages of asynchronous copies in the main loop; at least "
-            f"{budget.stages} are asked for"
+            f"keeps the copies of {loop.stages} of the {budget.stages} stages going that are asked "
+            "for in the main loop"
         )
     if budget.ldmatrix and not loop.kinds.get("LDSM"):
         found.append("reads no fragment with ldmatrix in the main loop")

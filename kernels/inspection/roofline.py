@@ -111,17 +111,6 @@ def bound(
     return Bound(seconds, flops(geometry) / seconds / 1e12, by)
 
 
-def gpu(name: str) -> GPU:
-    """Return a GPU by its name, or raise UserError with the names there are."""
-    for one in GPUS:
-        if one.name == name:
-            return one
-    known = [one.name for one in GPUS]
-    raise UserError(
-        f"no GPU is called {name!r}; there is {', '.join(known)}.{nearest(name, known)}"
-    )
-
-
 def _peak(gpu: GPU, arithmetic: str) -> float:
     _element(arithmetic)
     return gpu.peaks[arithmetic]

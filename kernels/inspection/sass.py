@@ -141,7 +141,7 @@ def functions(compiled: Compiled) -> dict[str, Function]:
         except OSError:
             text = _disassemble(compiled.cubin)
             keep(stored, text)
-        _parsed[compiled.key] = _parse(text)
+        _parsed[compiled.key] = parse(text)
     return _parsed[compiled.key]
 
 
@@ -149,7 +149,7 @@ def _disassemble(cubin: bytes) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [_nvdisasm(), "--print-code", "--print-line-info", file.name]
+        command = [nvdisasm(), "--print-code", "--print-line-info", file.name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"nvdisasm failed: {done.stderr.strip()}")
@@ -157,7 +157,8 @@ def _disassemble(cubin: bytes) -> str:
 
 
 @lru_cache(maxsize=1)
-def _nvdisasm() -> str:
+def nvdisasm() -> str:
+    """Return the path of the disassembler. Raises UserError where it is not installed."""
     found = None
     try:
         from cuda.pathfinder import find_nvidia_binary_utility
@@ -171,7 +172,8 @@ def _nvdisasm() -> str:
     return found
 
 
-def _parse(text: str) -> dict[str, Function]:
+def parse(text: str) -> dict[str, Function]:
+    """Return the functions in a listing of nvdisasm, by symbol."""
     found: dict[str, Function] = {}
     for section in re.split(r"^(?=\.text\.\S+:$)", text, flags=re.MULTILINE)[1:]:
         function = _parse_function(section)
