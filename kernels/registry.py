@@ -15,11 +15,20 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
-from tinyvid.device import check_device
+import numpy as np
+
+from tinyvid.device import check_device, to_device
 from tinyvid.errors import UserError, nearest
 
-# The targets whose variants run on a device, best first.
-TARGETS = {"cpu": ("cpu", "reference")}
+# The targets whose variants run on a device. The emulator is for checking: what has no CUDA
+# variant is computed there by its definition.
+TARGETS = {
+    "cpu": ("cpu", "reference"),
+    "emulator": ("cuda", "reference"),
+    "cuda": ("cuda",),
+}
+# Variants of these targets run on more than one device, and take it as a keyword.
+_ON_DEVICES = ("cuda",)
 
 _KERNELS: dict[str, Kernel] = {}
 # What `use` asked for: kernel -> variant. Each thread and each task has its own.
@@ -87,7 +96,19 @@ class Kernel:
                 one asked for does not. The message lists the variants and why each does not fit.
         """
         self.check(*args)
-        return self.select(*args, device=device).function(*args)
+        variant = self.select(*args, device=device)
+        if device == "cpu":
+            return variant.function(*args)
+        # Variants for the emulator take plain NumPy arrays: only the layers above tell it apart.
+        if device == "emulator":
+            args = tuple(_moved(a, "cpu") for a in args)
+        if variant.target in _ON_DEVICES:
+            results = variant.function(*args, device=device)
+        else:
+            results = variant.function(*args)
+        if isinstance(results, tuple):
+            return tuple(_moved(y, device) for y in results)
+        return _moved(results, device)
 
     def select(self, *args: Any, device: str = "cpu") -> Variant:
         """Return the variant that a call with these arguments runs."""
@@ -113,6 +134,10 @@ def _why_not(variant: Variant, args: tuple, targets: tuple[str, ...], device: st
     if variant.target not in targets:
         return f"does not run on device {device!r}"
     return variant.unfit(*args) if variant.unfit is not None else None
+
+
+def _moved(x: Any, device: str) -> Any:
+    return to_device(x, device) if isinstance(x, np.ndarray) else x
 
 
 def kernels() -> list[Kernel]:

@@ -88,9 +88,7 @@ def test_random_numbers_have_their_distribution_and_their_seed(dtype):
 
 def test_devices():
     assert check_device("cpu") == "cpu"
-    with pytest.raises(UserError, match="'cuda:0' is not built"):
-        check_device("cuda:0")
-    message = r"no device is called 'cdua'; there is 'cpu' .*Did you mean 'cuda'"
+    message = r"no device is called 'cdua'; there is 'cpu', .*Did you mean 'cuda'"
     with pytest.raises(UserError, match=message):
         check_device("cdua")
     assert tensor([1.0]).to(device="cpu").dtype == f32
@@ -115,9 +113,9 @@ def test_every_maker_takes_a_device(name):
     args = (MAKERS[name], 3.0) if name == "full" else (MAKERS[name],)
     make = getattr(tinyvid, name)
     want = make(*args)
-    for device in ("cpu", None):
+    for device in ("cpu", "emulator", None):
         got = make(*args, device=device)
-        assert got.device == "cpu"
+        assert got.device == (device or "cpu")
         assert (got.shape, got.dtype) == (want.shape, want.dtype)
-    with pytest.raises(UserError, match="'cuda' is not built"):
-        make(*args, device="cuda")
+    with pytest.raises(UserError, match="no device is called 'gpu'"):
+        make(*args, device="gpu")

@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 # Imported when they are first asked for, so that `import tinyvid` stays quick.
-_SUBMODULES = ("data", "kernels", "models", "nn", "optim", "train")
+_SUBMODULES = ("cuda", "data", "kernels", "models", "nn", "optim", "train")
 
 
 def __getattr__(name):

@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from tinyvid.device import check_device
+from tinyvid.device import check_device, to_device
 from tinyvid.random import generator
-from tinyvid.tensor import Tensor, _wrap, takes_arrays
+from tinyvid.tensor import Tensor, _wrap, freeze, takes_arrays
 
 
 def tensor(
     data: Any, dtype: Any = None, requires_grad: bool = False, device: str | None = None
 ) -> Tensor:
     """Return a tensor that holds a copy of `data`; see `Tensor`."""
-    _check(device)
-    return Tensor(data, dtype, requires_grad)
+    t = Tensor(data, dtype, requires_grad)
+    if device is not None and device != t.device:
+        t._array = freeze(to_device(t._array, check_device(device)))
+    return t
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
@@ -29,14 +31,8 @@ def _shape(sizes: tuple) -> tuple[int, ...]:
     return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], Iterable) else sizes
 
 
-def _check(device: str | None) -> None:
-    if device is not None:
-        check_device(device)
-
-
 def _finish(array: np.ndarray, requires_grad: bool, device: str | None) -> Tensor:
-    _check(device)
-    t = _wrap(array)
+    t = _wrap(array if device is None else to_device(array, check_device(device)))
     return t.requires_grad_() if requires_grad else t
 
 

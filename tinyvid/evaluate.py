@@ -126,12 +126,13 @@ def score(
         cache=config.data.cache,
     )
     model.eval()
+    device = next((p.device for p in model.parameters()), None)
     total = len(videos) * clips * crops
     parts, done = [], 0
     with tinyvid.no_grad():
         for batch in loader.epoch(0):
             x = normalise(batch.clips, config.clip.mean, config.clip.std)
-            logits = model(tinyvid.from_numpy(x)).numpy()
+            logits = model(tinyvid.tensor(x, device=device)).numpy()
             parts.append((logits, batch.labels, batch.videos, batch.starts))
             done += len(batch.labels)
             if progress is not None:

@@ -48,6 +48,7 @@ def predict(
     *,
     clips: int | None = None,
     fusion: str = "mean_prob",
+    device: str | None = None,
 ) -> list[Prediction]:
     """Run a trained network over video files.
 
@@ -56,6 +57,7 @@ def predict(
         clips: evenly spread clips of each file; by default as many as cover it end to end,
             at most 60.
         fusion: how the clips' scores become the file's; see `tinyvid.metrics.fuse`.
+        device: where the network runs; None for where it was trained.
 
     Raises:
         UserError: a file is missing or cannot be decoded, or the network gives NaN for it; the
@@ -67,7 +69,7 @@ def predict(
     videos = [Video(str(file), 0, str(file), str(file)) for file in dict.fromkeys(map(str, files))]
     # The labels are unknown: one nameless class stands for them.
     opened = FileSet(["?"], videos, strict=True, workers=run.config.data.workers)
-    model, _ = run.model()
+    model, _ = run.model(device=device)
     spec = clip_spec(run.config)
     found = []
     for i, video in enumerate(opened.videos):

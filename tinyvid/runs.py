@@ -127,20 +127,24 @@ class Run:
             )
         return videos.subset([known[n] for n in names])
 
-    def model(self, weights: str | Path | None = None) -> tuple[nn.Module, Checkpoint]:
+    def model(
+        self, weights: str | Path | None = None, device: str | None = None
+    ) -> tuple[nn.Module, Checkpoint]:
         """Return the network with the weights of the best epoch, in evaluation mode.
 
         Args:
             weights: a file to take instead of `best.safetensors`.
+            device: where it shall run; None for where it was trained.
 
         Raises:
-            UserError: there is no such file yet, it is damaged, or holds another network.
+            UserError: there is no such file yet, it is damaged, or holds another network; or
+                the device cannot be used.
         """
         path = Path(weights) if weights is not None else self.best
         if weights is None and not path.exists():
             raise UserError(f"{self.path} has finished no epoch yet: it has no {path.name}")
         checkpoint = load_checkpoint(path)
-        model = build_model(self.config, len(self.classes))
+        model = build_model(self.config, len(self.classes), device)
         load_weights(model, checkpoint.weights, path)
         return model.eval(), checkpoint
 
@@ -169,13 +173,15 @@ def resolved(config: Config) -> Config:
     return full
 
 
-def build_model(config: Config, num_classes: int) -> nn.Module:
-    """Return the network of a config, its initial weights drawn from the run's seed."""
+def build_model(config: Config, num_classes: int, device: str | None = None) -> nn.Module:
+    """Return the network of a config, on its device or the one given, with initial weights
+    drawn from the run's seed."""
     from tinyvid import manual_seed, models
 
     manual_seed(config.run.seed)
     clip = clip_shape(config)
-    return models.build(config.model.name, num_classes, clip=clip, **config.model.options)
+    model = models.build(config.model.name, num_classes, clip=clip, **config.model.options)
+    return model.to(device or config.run.device)
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Any], source: str | Path) -> None:

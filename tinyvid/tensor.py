@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
+from tinyvid.device import device_of, on_device_of, to_device
 from tinyvid.errors import UserError
 
 Rule: TypeAlias = "Callable[..., Any]"
@@ -39,8 +40,8 @@ class Tensor:
     """An array that can be differentiated with respect to.
 
     Args:
-        data: an array, a tensor, a number, or nested lists of numbers; it is copied.
-            Python floats become float32; NumPy arrays keep their dtype.
+        data: an array, a tensor, a number, or nested lists of numbers; it is copied, and stays
+            on its device. Python floats become float32; NumPy arrays keep their dtype.
         dtype: the dtype to convert to.
         requires_grad: whether `backward` shall accumulate a gradient in `.grad`.
 
@@ -48,7 +49,7 @@ class Tensor:
         data: the values, a read-only NumPy array. Assigning replaces them with a copy.
         grad: the accumulated gradient, a tensor of the same shape, or None.
         requires_grad: whether gradients flow to or through this tensor.
-        device: where the array lives.
+        device: where the array lives; see `tinyvid.device`.
 
     Raises:
         UserError: `requires_grad` with a dtype that is not floating-point.
@@ -56,7 +57,6 @@ class Tensor:
 
     __array_ufunc__ = None  # so that `array + tensor` asks the tensor
 
-    device = "cpu"
     grad: Tensor | None = None
     requires_grad: bool = False
     _array: np.ndarray
@@ -69,13 +69,12 @@ class Tensor:
     def __init__(self, data: Any, dtype: Any = None, requires_grad: bool = False):
         if isinstance(data, Tensor):
             data = data._array
-        array = np.array(data, dtype=dtype)
+        array = copied(data, dtype)
         if dtype is None and array.dtype == np.float64 and not hasattr(data, "dtype"):
             array = array.astype(np.float32)
         if requires_grad and array.dtype.kind != "f":
             raise UserError(f"requires_grad=True needs a floating-point tensor, not {array.dtype}")
-        array.flags.writeable = False
-        self._array = array
+        self._array = freeze(array)
         self.requires_grad = requires_grad
 
     def _replace(self, values: Any) -> None:
@@ -84,19 +83,23 @@ class Tensor:
                 f"the result of an operation, of shape {self.shape}, cannot be given new values, "
                 "as its gradient may need the old ones; detach() it first"
             )
-        array = np.array(values, dtype=self._array.dtype)
+        array = on_device_of(self._array, copied(values, self._array.dtype))
         if array.shape != self._array.shape:
             raise UserError(
                 f"new values of shape {array.shape} for a tensor of shape {self._array.shape}"
             )
-        array.flags.writeable = False
-        self._array = array
+        self._array = freeze(array)
 
     data = property(attrgetter("_array"), _replace)
     shape = property(attrgetter("_array.shape"))
     dtype = property(attrgetter("_array.dtype"))
     ndim = property(attrgetter("_array.ndim"))
     size = property(attrgetter("_array.size"))
+
+    @property
+    def device(self) -> str:
+        """Where the array lives, by its type."""
+        return device_of(self._array)
 
     @property
     def is_leaf(self) -> bool:
@@ -136,8 +139,8 @@ class Tensor:
         return _wrap(self._array)
 
     def numpy(self) -> np.ndarray:
-        """Return the values as a read-only array; copy it to write."""
-        return self._array
+        """Return the values as a read-only NumPy array, brought to the CPU; copy it to write."""
+        return to_device(self._array, "cpu")
 
     def item(self) -> float | int | bool:
         """Return the value of a tensor of one element as a Python number."""
@@ -153,7 +156,9 @@ class Tensor:
         needed = self.requires_grad or (isinstance(values, Tensor) and values.requires_grad)
         if needed and _mode.enabled:
             raise UserError("a tensor that requires a gradient can be written to under no_grad()")
-        array = np.asarray(values._array if isinstance(values, Tensor) else values)
+        array = values._array if isinstance(values, Tensor) else values
+        if not hasattr(array, "shape"):
+            array = np.asarray(array)
         try:
             self._replace(np.broadcast_to(array, self._array.shape))
         except ValueError as error:
@@ -181,9 +186,11 @@ class Tensor:
         return self
 
     def __repr__(self) -> str:
-        text = np.array2string(self._array, separator=", ", prefix="tensor(")
+        text = np.array2string(self.numpy(), separator=", ", prefix="tensor(")
         if self._array.dtype not in (np.float32, np.int64, np.bool_):
             text += f", dtype={self._array.dtype}"
+        if self.device != "cpu":
+            text += f", device={self.device!r}"
         if self.requires_grad:
             text += ", requires_grad=True"
         return f"tensor({text})"
@@ -204,11 +211,11 @@ class Tensor:
         return int(self._array)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self._array, dtype=dtype, copy=copy)
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def __reduce__(self) -> tuple:
         # A copy or a pickle is a leaf; made anew, so that its array is read-only too.
-        return type(self), (np.asarray(self._array), None, self.requires_grad)
+        return _rebuild, (type(self), self.numpy(), self.device, self.requires_grad)
 
     __hash__ = object.__hash__
 
@@ -235,12 +242,33 @@ class Tensor:
 
 def _wrap(array: Any) -> Tensor:
     """Return a tensor of this very array, which nobody else may write to from now on."""
-    if type(array) is not np.ndarray:
-        array = np.asarray(array)  # NumPy gives scalars where it could give 0-d arrays
-    array.setflags(False)  # not writeable; a quarter of the time that `flags` takes
+    if type(array) is np.ndarray:
+        array.setflags(False)  # not writeable; a quarter of the time that `flags` takes
+    else:
+        array = freeze(array)
     t = _new(Tensor)
     t._array = array
     return t
+
+
+def freeze(array: Any) -> Any:
+    """Return the array, no longer writeable. Arrays of CuPy cannot be protected."""
+    if isinstance(array, np.generic):
+        array = np.asarray(array)  # NumPy gives scalars where it could give 0-d arrays
+    if isinstance(array, np.ndarray):
+        array.setflags(False)
+    return array
+
+
+def copied(data: Any, dtype: Any = None) -> Any:
+    """Return a new array of these values, on the device that they are on."""
+    if device_of(data) == "cpu":
+        return np.array(data, dtype=dtype)
+    return data.astype(data.dtype if dtype is None else dtype)
+
+
+def _rebuild(kind: type, array: np.ndarray, device: str, requires_grad: bool) -> Tensor:
+    return kind(to_device(array, device), None, requires_grad)
 
 
 def as_tensor(data: Any, like: Tensor | None = None) -> Tensor:
@@ -256,7 +284,7 @@ def as_tensor(data: Any, like: Tensor | None = None) -> Tensor:
                 dtype = np.dtype(np.int64)  # mask · 2 counts
             else:
                 dtype = np.promote_types(dtype, np.min_scalar_type(data))
-        return _wrap(np.array(data, dtype))
+        return _wrap(on_device_of(like._array, np.array(data, dtype)))
     return Tensor(data)
 
 

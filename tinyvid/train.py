@@ -32,6 +32,7 @@ from tinyvid.data import (
     normalise,
     split_by_group,
 )
+from tinyvid.device import check_device
 from tinyvid.errors import UserError
 from tinyvid.evaluate import clip_spec, open_videos, score
 from tinyvid.metrics import cross_entropy, measure
@@ -125,6 +126,7 @@ def fit(
             written, or `resume` with another config than the run was started with.
     """
     listener, config = listener or Listener(), resolved(config)
+    check_device(config.run.device)
     if videos is None:
         videos = open_videos(config, progress=listener.reading)
     if videos.skipped:
@@ -279,11 +281,11 @@ class _Trainer:
             sequence = np.random.SeedSequence([c.run.seed, epoch, i])
             tinyvid.manual_seed(int(sequence.generate_state(1)[0]))
             lr = self.optimiser.param_groups[0]["lr"]
-            x = tinyvid.from_numpy(normalise(batch.clips, c.clip.mean, c.clip.std))
-            logits = self.model(x)
+            x = normalise(batch.clips, c.clip.mean, c.clip.std)
+            logits = self.model(tinyvid.tensor(x, device=c.run.device))
             loss = tinyvid.cross_entropy(
                 logits,
-                tinyvid.from_numpy(batch.labels),
+                tinyvid.tensor(batch.labels, device=c.run.device),
                 label_smoothing=c.optim.label_smoothing,
             )
             value = float(loss.item())

@@ -3,8 +3,10 @@
 import contextvars
 import threading
 
+import numpy as np
 import pytest
 
+from tinyvid.device import device_of, to_device
 from tinyvid.errors import UserError
 from tinyvid.kernels import registry
 from tinyvid.kernels.registry import Kernel, kernels, use
@@ -117,11 +119,31 @@ def test_reasons_are_listed_where_nothing_fits(monkeypatch):
 
 
 def test_unknown_devices(fprop):
-    for device in ("cuda", "emulator"):
-        with pytest.raises(UserError, match=f"device '{device}' is not built in this version"):
-            fprop(1, 2, device=device)
-    with pytest.raises(UserError, match=r"called 'cdua'; there is 'cpu' \('cuda' and 'emulator' a"):
+    with pytest.raises(UserError, match=r"called 'cdua'; there is 'cpu', 'emulator', 'cuda'"):
         fprop(1, 2, device="cdua")
+
+
+def test_the_emulator_runs_cuda_variants_on_plain_arrays_else_the_reference(fprop):
+    def launch(a, b, device):
+        seen.append((type(a), b, device))
+        return a - b, (a, 7)
+
+    seen = []
+    fprop.variants["cuda/sub"]._function = launch
+    a = to_device(np.ones(2), "emulator")
+    difference, rest = fprop(a, 3, device="emulator")
+    assert seen == [(np.ndarray, 3, "emulator")]
+    assert device_of(difference) == "emulator"
+    assert type(rest) is tuple
+    with use(arith="reference"):
+        product = fprop(a, 3, device="emulator")
+    assert device_of(product) == "emulator"
+    assert product.tolist() == [3.0, 3.0]
+    with (
+        use(arith_fprop="cpu/add"),
+        pytest.raises(UserError, match=r"'cpu/add' cannot .* not run on device 'emulator'"),
+    ):
+        fprop(a, 3, device="emulator")
 
 
 def test_the_check_runs_first():

@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyvid.backward import grad
 from tinyvid.errors import UserError
-from tinyvid.tensor import Tensor, enable_grad, record
+from tinyvid.tensor import Tensor, enable_grad, freeze, record
 
 
 class RuleError(Exception):
@@ -67,7 +67,7 @@ class ArrayFunction:
         try:
             for t, array in zip(self.tensors, arrays, strict=True):
                 t._array = array[...]  # not `t.data =`, which copies and so loses the strides
-                t._array.flags.writeable = False
+                freeze(t._array)
             with enable_grad(), np.errstate(all="ignore"):
                 yield
         finally:

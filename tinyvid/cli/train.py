@@ -39,6 +39,9 @@ _Fusion = Annotated[
 ]
 _Clips = Annotated[int, typer.Option(help="Evenly spread clips of each video.")]
 _Crops = Annotated[int, typer.Option(help="1, the centre; or 3 along the longer side.")]
+_Device = Annotated[
+    str | None, typer.Option(help="Where the kernels run: cpu, cuda or emulator (slow).")
+]
 _Run = Annotated[Path, typer.Argument(help="The folder of a run.", metavar="RUN")]
 
 
@@ -70,7 +73,7 @@ def train(
     val_fraction: Annotated[
         float | None, typer.Option(help="Share of the training videos that validates; 0 for none.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="Where the kernels run: cpu.")] = None,
+    device: _Device = None,
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print the whole config as TOML, and stop.")
     ] = False,
@@ -145,6 +148,7 @@ def evaluate(
     weights: Annotated[
         Path | None, typer.Option(help="Other weights of the same network, as safetensors.")
     ] = None,
+    device: _Device = None,
     out: Annotated[
         Path | None, typer.Option(help="Where results go.", show_default="RUN/test")
     ] = None,
@@ -175,7 +179,7 @@ def evaluate(
         scores = Scores.load(folder / "scores.npz")
         title = read_json(folder / "metrics.json").get("of", str(run))
     else:
-        model, checkpoint = opened.model(weights)
+        model, checkpoint = opened.model(weights, device)
         with counting_bar(console, "reading", "videos") as progress:
             videos, name = videos_to_test(opened, part=part, data=data, progress=progress)
         if videos.skipped:
@@ -209,6 +213,7 @@ def predict(
     ] = None,
     top: Annotated[int, typer.Option(help="How many classes to print.", min=1)] = 5,
     fusion: _Fusion = "mean_prob",
+    device: _Device = None,
 ) -> None:
     """Say what a video shows, and when.
 
@@ -225,7 +230,7 @@ def predict(
 
     _check_fusion(fusion)
     console = Console()
-    for found in look(run, files, clips=clips, fusion=fusion):
+    for found in look(run, files, clips=clips, fusion=fusion, device=device):
         print_prediction(console, found, top)
 
 

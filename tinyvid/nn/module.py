@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tinyvid.device import check_device
+from tinyvid.device import check_device, to_device
 from tinyvid.errors import UserError
-from tinyvid.tensor import Tensor, as_tensor, no_grad
+from tinyvid.tensor import Tensor, as_tensor, freeze, no_grad
 
 Self = TypeVar("Self", bound="Module")
 Hook = Callable[["Module", tuple, Any], Any]
@@ -67,7 +67,7 @@ class Parameter(_Part):
             p._array = np.broadcast_to(p._array, shape)
         else:
             p._array = np.empty(shape, np.float32)
-            p._array.flags.writeable = False
+            freeze(p._array)
         return p
 
 
@@ -307,6 +307,8 @@ class Module:
                 device = target
         if device is not None:
             check_device(device)
+            for _, t in self._named(_Part):
+                _move(t, device)
         if dtype is not None:
             dtype = np.dtype(dtype)
             if dtype.kind != "f":
@@ -343,11 +345,16 @@ def _once(named: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
             yield name, thing
 
 
+def _move(t: Tensor, device: str) -> None:
+    """Move a tensor, and its gradient, in place."""
+    t._array = freeze(to_device(t._array, device))
+    if t.grad is not None:
+        _move(t.grad, device)
+
+
 def _cast(t: Tensor, dtype: np.dtype) -> None:
     """Convert a tensor, and its gradient, in place; integer tensors stay as they are."""
     if t.dtype.kind == "f" and t.dtype != dtype:
-        array = t.data.astype(dtype)
-        array.flags.writeable = False
-        t._array = array  # `copy_` would cast back to the old dtype
+        t._array = freeze(t.data.astype(dtype))  # `copy_` would cast back to the old dtype
         if t.grad is not None:
             _cast(t.grad, dtype)

@@ -7,6 +7,7 @@ import operator
 
 import numpy as np
 
+from tinyvid.device import DEVICES
 from tinyvid.errors import UserError
 from tinyvid.ops.conv import conv2d, conv3d
 from tinyvid.ops.elementwise import (
@@ -20,6 +21,7 @@ from tinyvid.ops.elementwise import (
     log,
     maximum,
     minimum,
+    move,
     mul,
     neg,
     pow,
@@ -195,16 +197,13 @@ def _in_place(name, function):
 
 def _to(self, *args, dtype=None, device=None):
     """Return the tensor with another dtype, on another device: `to("cpu")`, `to(np.float64)`."""
-    from tinyvid.device import check_device
-
     for arg in args:
-        if isinstance(arg, str) and arg.partition(":")[0] in ("cpu", "cuda", "emulator"):
+        if isinstance(arg, str) and arg in DEVICES:
             device = arg
         else:
             dtype = arg
-    if device is not None:
-        check_device(device)
-    return self if dtype is None else cast(self, dtype)
+    y = self if dtype is None else cast(self, dtype)
+    return y if device is None else move(y, device)
 
 
 _OPERATORS = {

@@ -4,7 +4,7 @@ The activations of a video network have few channels and millions of positions, 
 channels-last memory: a matrix of a row a position and a column a channel. NumPy adds its rows
 one after the other, which costs float32 a digit or two. Here each block of rows is added by
 itself and the blocks' sums in float64. Blocks depend on the shape alone, so that the results
-do not depend on the number of threads.
+do not depend on the number of threads. Other devices than the CPU add by their own means.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 
+from tinyvid.device import device_of
 from tinyvid.kernels.threads import chunks_of, parallel_for
 
 BLOCK = 2**16  # elements in a block
@@ -21,7 +22,7 @@ ROWS = 512  # at most, since they are added one after the other
 
 def total(array: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
     """Return the sum over `dims`, which stay as axes of size 1."""
-    if array.size > BLOCK and array.dtype.kind == "f":
+    if array.size > BLOCK and array.dtype.kind == "f" and device_of(array) == "cpu":
         kept = [i for i in range(array.ndim) if i not in dims]
         summed = sorted(dims, key=lambda i: -array.strides[i])  # as they lie in memory
         rows = array.transpose(*summed, *kept)
@@ -59,7 +60,8 @@ def _over_lanes(sums: np.ndarray, channels: int) -> np.ndarray:
 
 def channels_last(array: np.ndarray) -> np.ndarray:
     """Return an array `N C ...` as a matrix of its positions and channels."""
-    return np.ascontiguousarray(np.moveaxis(array, 1, -1)).reshape(-1, array.shape[1])
+    rows = np.moveaxis(array, 1, -1).reshape(-1, array.shape[1])
+    return rows if rows.flags.c_contiguous else rows.copy()
 
 
 def channels_first(rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -74,6 +76,8 @@ def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     (Chan, Golub & LeVeque, 1983, formula 2.1): rows are read from memory once. What a block's
     mean lacks in float32 is seen in what the centred rows still add up to.
     """
+    if device_of(rows) != "cpu":
+        return rows.mean(0, np.float64), rows.var(0, np.float64)
     lanes, blocks = _lanes(rows)
     means = np.empty((len(blocks), lanes.shape[1]), rows.dtype)
     squares, rests = np.empty_like(means), np.empty_like(means)
@@ -99,6 +103,9 @@ def shift_and_scale(
     rows: np.ndarray, centre: np.ndarray, scale: np.ndarray, shift: np.ndarray
 ) -> np.ndarray:
     """Return (rows − centre) · scale + shift, each a number a column."""
+    if device_of(rows) != "cpu":
+        centre, scale, shift = (v.astype(rows.dtype) for v in (centre, scale, shift))
+        return (rows - centre) * scale + shift
     lanes, blocks = _lanes(rows)
     centre, scale, shift = (_spread(v, lanes, rows) for v in (centre, scale, shift))
     out = np.empty_like(lanes)
@@ -125,6 +132,12 @@ def standardise_backward(
     gx = weight · r · (g − gbias / M − x̂ · gweight / M).
     """
     m, channels = rows.shape
+    if device_of(rows) != "cpu":
+        normed = (rows - mean.astype(rows.dtype)) * r.astype(rows.dtype)
+        gbias, gweight = g.sum(0, np.float64), (g * normed).sum(0, np.float64)
+        gbias, gweight = gbias.astype(g.dtype), gweight.astype(g.dtype)
+        gx = (weight * r).astype(g.dtype) * (g - gbias / m - normed * (gweight / m))
+        return gx, gweight, gbias
     (x, blocks), (gy, _) = _lanes(rows), _lanes(g)
     centre = _spread(mean, x, rows)
     sums = np.empty((2, len(blocks), x.shape[1]), rows.dtype)

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from tinyvid.device import check_device, on_device_of, to_device
 from tinyvid.errors import UserError
 from tinyvid.ops.reduce import unbroadcast
-from tinyvid.tensor import Tensor, _mode, _wrap, as_tensor, attach, record, takes_arrays
+from tinyvid.tensor import Tensor, _mode, _wrap, as_tensor, attach, copied, record, takes_arrays
 
 
 def unary(rule: Callable[..., Any], saves: bool = True) -> Callable[..., Callable[..., Tensor]]:
@@ -58,7 +59,7 @@ def binary(
             a, b = pair(input, other)
             try:
                 y = _wrap(forward(a._array, b._array))
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise UserError(
                     f"{forward.__name__}: shapes {a.shape} and {b.shape}: {error}"
                 ) from error
@@ -122,6 +123,15 @@ def cast(input: Tensor, dtype: Any) -> Tensor:
     if dtype.kind != "f":
         return record(array)
     return record(array, (input, lambda g, y: cast(g, input.dtype)))
+
+
+@takes_arrays
+def move(input: Tensor, device: str) -> Tensor:
+    """Return the tensor on another device; its gradient comes back to this one."""
+    before = input.device
+    if before == check_device(device):
+        return input
+    return record(to_device(input.data, device), (input, lambda g, y: move(g, before)))
 
 
 @binary(lambda g, y, a, b: g, lambda g, y, a, b: g, saves=False)
@@ -251,8 +261,9 @@ def scale(input: Tensor, factor: np.ndarray) -> Tensor:
 
 def where(condition: Any, input: Any, other: Any) -> Tensor:
     """Return input where the condition holds, and other elsewhere."""
-    chosen = condition.data if isinstance(condition, Tensor) else np.array(condition)
     a, b = pair(input, other)
+    chosen = condition.data if isinstance(condition, Tensor) else copied(condition)
+    chosen = on_device_of(a.data, chosen)
     try:
         array = np.where(chosen, a.data, b.data)
     except ValueError as error:

@@ -102,7 +102,7 @@ def _layers(
     n, length, _ = x.shape
     count, hidden = len(weights) // 4, weights[1].shape[1]
     if hx is None:
-        zeros = _wrap(np.zeros((count, n, hidden), x.dtype))
+        zeros = _wrap(np.zeros_like(x.data, shape=(count, n, hidden)))
         hx = (zeros, zeros)
     for name, state in zip("hc", hx, strict=True):
         if state.shape != (count, n, hidden):
@@ -130,7 +130,7 @@ def _layers(
 def _lengths(lengths, n: int, length: int) -> np.ndarray | None:
     if lengths is None:
         return None
-    valid = np.asarray(lengths.data if isinstance(lengths, Tensor) else lengths)
+    valid = lengths.numpy() if isinstance(lengths, Tensor) else np.asarray(lengths)
     if (
         valid.shape != (n,)
         or valid.dtype.kind not in "iu"

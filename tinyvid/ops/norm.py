@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tinyvid.device import on_device_of
 from tinyvid.errors import UserError
 from tinyvid.ops.channels import (
     channels_first,
@@ -80,8 +81,9 @@ def batch_norm(
         count = input.size // max(channels, 1)
         if count == 0 or (training and count == 1):
             raise UserError(f"batch_norm needs more than one value a channel, input {input.shape}")
-        weight = cast(_wrap(np.ones(channels)) if weight is None else weight, input.dtype)
-        bias = cast(_wrap(np.zeros(channels)) if bias is None else bias, input.dtype)
+        ones = np.ones_like(input.data, shape=channels)
+        weight = _wrap(ones) if weight is None else cast(weight, input.dtype)
+        bias = _wrap(np.zeros_like(ones)) if bias is None else cast(bias, input.dtype)
         y, centre, spread = _normalise_channels(input, weight, bias, eps)
         if training:
             _update(running_mean, centre, momentum)
@@ -183,4 +185,4 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         return input * 0.0
     keep = generator().random(input.shape, np.float32) >= p
     mask = keep * input.dtype.type(1 / (1 - p))
-    return scale(input, mask)
+    return scale(input, on_device_of(input.data, mask))

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tinyvid import kernels
+from tinyvid.device import on_device_of, to_device
 from tinyvid.errors import UserError
 from tinyvid.geometry import PoolGeometry, per_axis, pool_geometry
 from tinyvid.ops.reduce import amax
@@ -65,7 +66,7 @@ def _gather(x: Tensor, argmax: np.ndarray, geometry: PoolGeometry) -> Tensor:
 
 def _flat_indices(argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
     """Return the argmax of each window as an index into the flattened `D H W` of the input."""
-    offsets = np.unravel_index(argmax.astype(np.int64), geometry.window)
+    offsets = np.unravel_index(to_device(argmax, "cpu").astype(np.int64), geometry.window)
     flat = np.zeros(argmax.shape, np.int64)
     for axis, offset in enumerate(offsets):
         shape = [1] * 5
@@ -73,7 +74,7 @@ def _flat_indices(argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
         first = np.arange(geometry.y[axis + 2]) * geometry.stride[axis] - geometry.padding[axis][0]
         place = first.reshape(shape) + offset * geometry.dilation[axis]
         flat = flat * geometry.x[axis + 2] + place
-    return flat
+    return on_device_of(argmax, flat)
 
 
 @takes_arrays
@@ -134,7 +135,8 @@ def adaptive_avg_pool3d(input: Tensor, output_size: Size) -> Tensor:
             matrix = np.zeros((y.shape[axis], size), input.dtype)
             for i, (start, stop) in enumerate(_adaptive_windows(y.shape[axis], size)):
                 matrix[start:stop, i] = 1 / (stop - start)
-            y = transpose(transpose(y, axis, -1) @ _wrap(matrix), axis, -1)
+            means = _wrap(on_device_of(input.data, matrix))
+            y = transpose(transpose(y, axis, -1) @ means, axis, -1)
     return y
 
 

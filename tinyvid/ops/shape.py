@@ -248,7 +248,7 @@ def add_at(input: Tensor, index: Any, shape: Sequence[int]) -> Tensor:
     Where an index occurs more than once, its values are added up in order.
     """
     plain = _kept_index(plain_index(index))
-    array = np.zeros(tuple(shape), input.dtype)
+    array = np.zeros_like(input.data, shape=tuple(shape))
     if _is_basic(plain):
         array[plain] = input.data
     else:

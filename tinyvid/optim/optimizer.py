@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from tinyvid.device import on_device_of, to_device
 from tinyvid.errors import UserError, nearest
-from tinyvid.tensor import Tensor
+from tinyvid.tensor import Tensor, freeze
 
 # Elements: six arrays of float32 are 384 KiB, within a core's second cache.
 PIECE = 1 << 14
@@ -91,21 +92,21 @@ class Optimizer:
                 state = self._state.setdefault(number, {})
                 for name in self._state_names(group):
                     if name not in state:
-                        state[name] = np.zeros(p.shape, p.dtype)
+                        state[name] = np.zeros_like(p.data, order="C")
                 self._steps[number] = self._steps.get(number, 0) + 1
                 self._step_one(group, self._steps[number], p, state)
 
     def _step_one(self, group: Group, step: int, p: Tensor, state: Arrays) -> None:
         assert p.grad is not None
-        new = np.empty(p.shape, p.dtype)
-        scratch = np.empty(min(p.size, PIECE), p.dtype)
+        new = np.empty_like(p.data, order="C")
+        piece = PIECE if p.device == "cpu" else p.size
+        scratch = np.empty_like(new, shape=min(p.size, piece))
         flat = [a.reshape(-1) for a in (new, p.data, p.grad.data, *state.values())]
-        for start in range(0, p.size, PIECE):
-            pieces = [a[start : start + PIECE] for a in flat]
+        for start in range(0, p.size, piece):
+            pieces = [a[start : start + piece] for a in flat]
             held = dict(zip(state, pieces[3:], strict=True))
             self._update(group, step, pieces[0], pieces[1], pieces[2], held, scratch)
-        new.flags.writeable = False
-        p._array = new  # not `copy_`, which would copy it once more
+        p._array = freeze(new)  # not `copy_`, which would copy it once more
 
     def _params(self) -> Iterator[Tensor]:
         return (p for group in self.param_groups for p in group["params"])
@@ -152,7 +153,8 @@ class Optimizer:
         arrays: Arrays = {}
         for number, state in self._state.items():
             arrays[f"{number}.step"] = np.array(self._steps[number], np.int64)
-            arrays.update((f"{number}.{name}", a.copy()) for name, a in state.items())
+            for name, array in state.items():
+                arrays[f"{number}.{name}"] = to_device(array, "cpu").copy()
         numbers = iter(range(sum(1 for _ in self._params())))
         groups = [
             {**group, "params": [next(numbers) for _ in group["params"]]}
@@ -189,7 +191,8 @@ class Optimizer:
                 steps[int(number)] = int(value)
             else:
                 # C order, because a step walks over flat views
-                states.setdefault(int(number), {})[kind] = np.array(value, order="C")
+                array = on_device_of(params[int(number)].data, np.array(value, order="C"))
+                states.setdefault(int(number), {})[kind] = array
         groups_of = [group for group in groups for _ in group["params"]]
         for number in {**steps, **states}:
             p, state = params[number], states.setdefault(number, {})

@@ -1,0 +1,143 @@
+"""Devices: arrays stay on theirs, results are those of the CPU, and devices do not mix."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from compare import assert_close
+
+import tinyvid
+from tinyvid import models, nn, optim
+from tinyvid.checking.examples import examples
+from tinyvid.device import EmulatorArray, check_device, device_of, to_device
+from tinyvid.errors import UserError
+from tinyvid.tensor import Tensor
+
+# But for one that carries statistics of its own, which are on the CPU.
+EXAMPLES = [
+    (name, i, e)
+    for name, calls in examples().items()
+    for i, e in enumerate(calls)
+    if (name, i) != ("batch_norm", 2)
+]
+
+
+def tensors(results):
+    return [results] if isinstance(results, Tensor) else [t for r in results for t in tensors(r)]
+
+
+def run(example, device):
+    """Return the results of an example and the gradients of its inputs, on a device."""
+    inputs = [
+        Tensor(to_device(t.numpy(), device), requires_grad=t.requires_grad)
+        for t in example.inputs(np.float32)
+    ]
+    results = tensors(example.fn(*inputs))
+    rng = np.random.default_rng(1)
+    for y in [y for y in results if y.requires_grad]:
+        g = rng.standard_normal(y.shape).astype(y.dtype)
+        y.backward(Tensor(to_device(g, device)), retain_graph=True)
+    return results + [t.grad for t in inputs if t.grad is not None]
+
+
+@pytest.mark.parametrize(
+    "example", [e for _, _, e in EXAMPLES], ids=[f"{name}-{i}" for name, i, _ in EXAMPLES]
+)
+def test_an_operation_stays_on_its_device_and_gives_the_same(example):
+    for ours, want in zip(run(example, "emulator"), run(example, "cpu"), strict=True):
+        assert (ours.device, want.device) == ("emulator", "cpu")
+        assert_close(ours.numpy(), want.numpy(), rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["worked_late_fusion", "cnn_lstm", "early_fusion"])
+def test_a_network_trains_on_the_emulator_as_on_the_cpu(name):
+    losses = {}
+    for device in ("cpu", "emulator"):
+        tinyvid.manual_seed(0)
+        rng = np.random.default_rng(0)
+        with tinyvid.kernels.use(conv3d="reference"), tinyvid.kernels.use(conv2d="reference"):
+            model = models.build(name, 3, clip=(3, 4, 16, 16)).to(device)
+            assert {p.device for p in model.parameters()} == {device}
+            optimizer = optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+            x = tinyvid.tensor(rng.standard_normal((2, 3, 4, 16, 16)), np.float32, device=device)
+            labels = tinyvid.tensor(np.array([0, 2]), device=device)
+            losses[device] = []
+            for _ in range(2):
+                loss = tinyvid.cross_entropy(model(x), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses[device].append(loss.item())
+            assert loss.device == device
+    assert losses["emulator"] == pytest.approx(losses["cpu"], rel=1e-5)
+
+
+def test_a_gradient_comes_back_to_where_the_tensor_is():
+    x = tinyvid.tensor([1.0, 2.0], requires_grad=True)
+    y = x.to("emulator")
+    assert y.device == "emulator"
+    (y * y).sum().backward()
+    assert x.grad.device == "cpu"
+    assert x.grad.numpy().tolist() == [2.0, 4.0]
+    assert x.to("cpu") is x
+
+
+def test_arrays_of_two_devices_do_not_mix():
+    x, y = tinyvid.ones(3), tinyvid.ones(3, device="emulator")
+    with pytest.raises(UserError, match=r"add: .*'emulator'.* of shape \(3,\), on 'cpu'"):
+        x + y
+    with pytest.raises(UserError, match="on 'cpu'"):
+        y * x
+    assert (y + 1.5).device == "emulator"  # a number has no device
+
+
+def test_copies_and_pickles_keep_the_device():
+    t = tinyvid.ones(2, device="emulator", requires_grad=True)
+    for again in (copy.deepcopy(t), pickle.loads(pickle.dumps(t)), Tensor(t), t.detach()):
+        assert again.device == "emulator"
+        assert type(again.numpy()) is np.ndarray
+    assert repr(t) == "tensor([1., 1.], device='emulator', requires_grad=True)"
+    with pytest.raises(ValueError, match="read-only"):
+        t.data[0] = 2
+
+
+def test_a_module_moves_with_its_gradients_and_loads_weights_from_anywhere():
+    layer = nn.Linear(3, 2)
+    layer(tinyvid.ones(1, 3)).sum().backward()
+    layer.to("emulator")
+    assert layer.weight.device == layer.weight.grad.device == "emulator"
+    layer.load_state_dict(nn.Linear(3, 2).state_dict())
+    assert layer.weight.device == "emulator"
+
+
+def test_batch_norm_keeps_its_statistics_on_the_device():
+    results = []
+    for device in ("cpu", "emulator"):
+        layer = nn.BatchNorm3d(2).to(device)
+        x = np.random.default_rng(0).standard_normal((3, 2, 2, 2, 2)).astype(np.float32)
+        x = tinyvid.tensor(x, device=device)
+        layer(x)
+        layer.eval()
+        assert layer.running_mean.device == layer(x).device == device
+        results.append(layer(x).numpy())
+    assert_close(results[1], results[0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_unknown_device_and_a_missing_gpu_are_errors_that_say_what_to_do():
+    with pytest.raises(UserError, match=r"no device is called 'emulater'.*emulator"):
+        check_device("emulater")
+    if not tinyvid.cuda.is_available():
+        with pytest.raises(UserError, match=r"device 'cuda': .*'emulator'"):
+            tinyvid.ones(3, device="cuda")
+
+
+def test_the_type_of_an_array_tells_its_device():
+    a = to_device(np.arange(6.0).reshape(2, 3), "emulator")
+    assert type(a) is EmulatorArray
+    for b in (a.sum(), a.sum(0), a[0], a.T, np.where(a > 1, a, 0), np.stack([a, a]), a.max()):
+        assert device_of(b) == "emulator"
+    assert device_of(to_device(a, "cpu")) == "cpu"
+    a += 1
+    assert device_of(a) == "emulator"
+    assert a[1, 2] == 6

@@ -1,0 +1,41 @@
+"""The device `cuda`: whether there is a GPU, and what is missing if not."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from tinyvid.errors import UserError
+
+_INSTEAD = "or use the device 'emulator', which runs the same kernels on the CPU"
+
+
+def is_available() -> bool:
+    """Return whether tensors can be put on the device `cuda`: CuPy, a driver and a GPU."""
+    return _missing() is None
+
+
+def require() -> None:
+    """Make sure that the device can be used.
+
+    Raises:
+        UserError: what is missing, and what to do about it.
+    """
+    missing = _missing()
+    if missing is not None:
+        raise UserError(f"device 'cuda': {missing}, {_INSTEAD}")
+
+
+@cache
+def _missing() -> str | None:
+    try:
+        import cupy
+    except ImportError:
+        return (
+            "CuPy is not installed; pip install 'tinyvid[cuda13]' (or cuda12) on a machine with "
+            "an NVIDIA GPU"
+        )
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return f"CuPy finds no NVIDIA GPU ({error}); install NVIDIA's driver"
+    return None if count else "there is no NVIDIA GPU; use a machine that has one"
