@@ -87,7 +87,7 @@ class Arrays {
     }
     array->start(region, block, next_number_++);
     auto place = std::upper_bound(all_.begin(), all_.end(), array->low, before);
-    forget_hits();
+    forget_recent();
     return **all_.insert(place, std::move(array));
   }
 
@@ -96,7 +96,7 @@ class Arrays {
     for (auto& array : all_)
       if (array->block == block) spare_.push_back(std::move(array));
     all_.erase(std::remove(all_.begin(), all_.end(), nullptr), all_.end());
-    forget_hits();
+    forget_recent();
   }
 
   void clear() {
@@ -104,12 +104,15 @@ class Arrays {
     all_.clear();
     spare_.clear();
     next_number_ = 0;
-    forget_hits();
+    forget_recent();
   }
 
-  // The array that holds all of the bytes, or null. An instruction mostly stays in one array.
+  // The array that an instruction accessed last, in which it mostly stays; null at first.
+  Array*& recent(uint32_t place) { return recent_[(place ^ place >> 8) % RECENT]; }
+
+  // The array that holds all of the bytes, or null.
   Array* find(const char* from, size_t bytes, uint32_t place) {
-    Array*& hit = hits_[(place ^ place >> 8) % HITS];
+    Array*& hit = recent(place);
     if (hit && from >= hit->low && from + bytes <= hit->high) return hit;
     auto after = std::upper_bound(all_.begin(), all_.end(), from, before);
     if (after == all_.begin()) return nullptr;
@@ -134,7 +137,7 @@ class Arrays {
   }
 
  private:
-  static constexpr size_t HITS = 256;
+  static constexpr size_t RECENT = 256;
 
   static bool before(const char* address, const std::unique_ptr<Array>& array) {
     return address < array->low;
@@ -142,11 +145,11 @@ class Arrays {
   static ptrdiff_t guard(const Array& array) {
     return array.shared() ? emulator::SHARED_GUARD : emulator::GLOBAL_GUARD;
   }
-  void forget_hits() { std::fill(std::begin(hits_), std::end(hits_), nullptr); }
+  void forget_recent() { std::fill(std::begin(recent_), std::end(recent_), nullptr); }
 
   std::vector<std::unique_ptr<Array>> all_;  // by address
   std::vector<std::unique_ptr<Array>> spare_;
-  Array* hits_[HITS] = {};
+  Array* recent_[RECENT] = {};
   int next_number_ = 0;
 };
 

@@ -80,8 +80,8 @@ struct Touch {
   void compare_readers(const Cell& cell) {
     if (cell.read_epoch) {
       const Readers readers = cell.readers;
-      const bool same_epoch = cell.read_epoch == history.here->epoch;
-      if (same_epoch && readers.several_warps() && int(readers.warp()) == emulator::now.warp)
+      const bool same_epoch = cell.read_epoch == history.me.epoch;
+      if (same_epoch && readers.several_warps() && readers.warp() == history.me.warp)
         return tell_reader(cell, cell.read_epoch, -1, readers.other_warp());
       for (uint32_t lanes = cell.read_lanes; lanes; lanes &= lanes - 1) {
         unsigned thread = readers.warp() * LANES + static_cast<unsigned>(__builtin_ctz(lanes));
@@ -109,26 +109,24 @@ struct Touch {
   // Of the readers kept, those that this read is ordered after are of no more interest: a write
   // ordered after this read is ordered after them.
   void record_read(Cell& cell) {
-    const emulator::Now& me = emulator::now;
-    const unsigned warp = static_cast<unsigned>(me.warp);
-    const uint32_t epoch = history.here->epoch, stamp = history.stamp(), lane = 1u << me.lane;
+    const Moment& me = history.me;
     Readers& readers = cell.readers;
     if (!(use & STRONG) && readers.strong()) forget_readers(cell);
-    if (cell.read_epoch == epoch && readers.warp() == warp) {
-      if (readers.stamp() != stamp && all_before(cell)) cell.read_lanes = 0;
-      cell.read_lanes |= lane;
+    if (cell.read_epoch == me.epoch && readers.warp() == me.warp) {
+      if (readers.stamp() != me.stamp && all_before(cell)) cell.read_lanes = 0;
+      cell.read_lanes |= 1u << me.lane;
     } else {
-      if (cell.read_epoch == epoch) {
+      if (cell.read_epoch == me.epoch) {
         readers.set_other_warp(readers.warp());
       } else {
         readers.set_one_warp();
-        if (cell.read_epoch && history.owner(cell.read_epoch) != history.here->number)
+        if (cell.read_epoch && !history.is_mine(cell.read_epoch))
           cell.foreign_epoch = cell.read_epoch;
       }
-      cell.read_epoch = epoch;
-      cell.read_lanes = lane;
+      cell.read_epoch = me.epoch;
+      cell.read_lanes = 1u << me.lane;
     }
-    readers.set_time(warp, stamp);
+    readers.set_time(me.warp, me.stamp);
     cell.read_place = place;
   }
 
@@ -144,9 +142,9 @@ struct Touch {
     const bool strong = use & STRONG;
     if (!(strong && cell.readers.strong())) forget_readers(cell);
     if (strong) record_read(cell);  // a plain write has to be ordered after each of the atomics
-    cell.write_epoch = history.here->epoch;
-    cell.write_thread = static_cast<uint32_t>(emulator::now.thread);
-    cell.write_stamp = history.stamp();
+    cell.write_epoch = history.me.epoch;
+    cell.write_thread = history.me.thread;
+    cell.write_stamp = history.me.stamp;
     cell.write_strong = strong;
     cell.write_place = place;
   }
@@ -168,24 +166,12 @@ struct Touch {
     }
   }
 
-  // Most reads: other lanes of the warp have just read the word, which was written, if at all,
-  // before an earlier barrier. They have been compared with that write, in this lane's stead.
-  bool join_readers(Cell& cell, uint32_t epoch, uint32_t readers) const {
-    if (cell.read_epoch != epoch || (cell.readers.bits & Readers::TIME) != readers) return false;
-    if (cell.write_epoch == epoch) return false;
-    cell.read_lanes |= 1u << emulator::now.lane;
-    return true;
-  }
-
   void visit_all() {
     const char* at = address;
     const char* end = address + bytes;
     Cell* cell = array->cell(at);
     if (((reinterpret_cast<uintptr_t>(at) | bytes) & 3) == 0) {
-      const uint32_t epoch = use == READ ? history.here->epoch : ~0u;  // a write joins no readers
-      const uint32_t readers = history.readers_now();
-      for (; at < end; at += 4, cell++)
-        if (!join_readers(*cell, epoch, readers)) visit_word(*cell, at, at + 4);
+      for (; at < end; at += 4, cell++) visit_word(*cell, at, at + 4);
       return;
     }
     for (; at < end; cell++) {
@@ -240,7 +226,7 @@ bool located(Touch& touch) {
     if (touch.use & WRITE) touch.tell("write to constant memory");
     return false;
   }
-  history.enter(now.block);
+  history.enter();
   return true;
 }
 
@@ -253,7 +239,28 @@ void count(const Touch& touch, bool write) {
              static_cast<unsigned>(emulator::now.lane), address, static_cast<int>(touch.bytes));
 }
 
+// Most reads are like this: other lanes of the warp have just read these words, which were written,
+// if at all, before an earlier barrier. They have been compared with that write, in this
+// lane's stead, and one more bit says that it reads too.
+inline bool join_readers(const char* address, size_t bytes, Place place) {
+  const Array* array = arrays.recent(place);
+  if (!array || address < array->low || address + bytes > array->high) return false;
+  if ((reinterpret_cast<uintptr_t>(address) | bytes) & 3 || counts.on) return false;
+  if (!emulator::now.stack_low) return false;
+  history.enter();
+  const Moment& me = history.me;
+  Cell* cell = array->cell(address);
+  for (Cell* end = cell + bytes / 4; cell < end; cell++) {
+    if (cell->read_epoch != me.epoch || (cell->readers.bits & Readers::TIME) != me.readers ||
+        cell->write_epoch == me.epoch)
+      return false;
+    cell->read_lanes |= 1u << me.lane;
+  }
+  return true;
+}
+
 inline void touch(const void* address, size_t bytes, int32_t use, Place place) {
+  if (use == READ && join_readers(static_cast<const char*>(address), bytes, place)) return;
   Touch touch{static_cast<const char*>(address), bytes, use, place, nullptr};
   if (!located(touch)) return;
   if (counts.on && !(use & STRONG)) count(touch, use & WRITE);
@@ -309,7 +316,6 @@ void shared_region(const emulator::Region& region) { arrays.add(region, emulator
 
 void block_barrier(emulator::Site) {
   counts.flush();
-  history.enter(emulator::now.block);
   history.block_barrier();
 }
 
@@ -320,9 +326,7 @@ void grid_barrier(emulator::Site) {
 
 void warp_barrier(unsigned lanes, emulator::Site) {
   counts.flush();
-  history.enter(emulator::now.block);
-  const int warp = emulator::now.warp;
-  history.here->warps[warp].meet(lanes, history.lanes_of(warp));
+  history.warp_barrier(emulator::now.warp, lanes);
 }
 
 void warp_collective(unsigned, emulator::Site) { counts.flush(); }
@@ -367,7 +371,7 @@ void copy_issued(const void* source, size_t read, void* target, size_t bytes,
 void copy_waited(const void* source, size_t read, void* target, size_t bytes,
                  emulator::Site site) {
   const Place place = findings.places.of(site);
-  history.enter(emulator::now.block);
+  history.enter();
   Touch from{static_cast<const char*>(source), read, READ, place, nullptr};
   Touch to{static_cast<const char*>(target), bytes, WRITE, place, nullptr};
   from.array = read ? arrays.find(from.address, read, place) : nullptr;
@@ -389,9 +393,7 @@ void copy_waited(const void* source, size_t read, void* target, size_t bytes,
 }
 
 void fence(bool whole_grid) {
-  if (!whole_grid) return;
-  history.enter(emulator::now.block);
-  history.fence();
+  if (whole_grid) history.fence();
 }
 
 static int64_t number(emulator::Triple index, emulator::Triple size) {
@@ -400,9 +402,7 @@ static int64_t number(emulator::Triple index, emulator::Triple size) {
 
 void fault(const emulator::Fault& fault) {
   if (stopping) return;  // by the checker, which has told why
-  Finding* finding =
-      findings.add(fault.kind, fault.code ? Places::of(&__ehdr_start + fault.code + 1)
-                                          : findings.places.of(fault.site));
+  Finding* finding = findings.add(fault.kind, findings.places.of(fault.site));
   if (!finding) return;
   static_assert(sizeof finding->text == sizeof fault.text, "it fits");
   memcpy(finding->text, fault.text, sizeof fault.text);

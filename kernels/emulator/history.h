@@ -33,13 +33,34 @@ struct Block {
   Releases seen;                 // of other blocks, through atomics
 };
 
+// The running thread and its time, worked out once for as long as neither changes.
+struct Moment {
+  const char* stack = nullptr;  // the thread's; null: the rest is out of date
+  uint32_t epoch, stamp;
+  unsigned thread, warp, lane;
+  uint32_t readers;  // its time as in Readers
+};
+
 class History {
  public:
-  Block* here = nullptr;  // the running thread's block
+  Block* here = nullptr;  // the running thread's block, after `enter`
+  Moment me;              // the running thread, after `enter`
+
+  // Find out who runs. Every access begins here.
+  void enter() {
+    const emulator::Now& now = emulator::now;
+    if (me.stack == now.stack_low) return;
+    enter_block();
+    me.stack = now.stack_low;
+    me.thread = static_cast<unsigned>(now.thread);
+    me.warp = static_cast<unsigned>(now.warp), me.lane = static_cast<unsigned>(now.lane);
+    me.epoch = here->epoch, me.stamp = here->warps[me.warp].stamp;
+    me.readers = Readers::of(me.warp, me.stamp);
+  }
 
   void begin(int threads) {
     threads_ = threads;
-    here = nullptr;
+    here = nullptr, me.stack = nullptr;
     blocks_.clear();
     releases_.clear();
     owners_.assign(1, -1);  // epoch 0 means never
@@ -51,20 +72,16 @@ class History {
     block = std::make_unique<Block>();
     block->number = number;
     block->warps.resize((static_cast<size_t>(threads_) + LANES - 1) / LANES);
-    here = block.get();
-    start_epoch(*here);
+    start_epoch(*block);
   }
 
   void end_block(long number) {
-    if (here && here->number == number) here = nullptr;
+    here = nullptr, me.stack = nullptr;
     blocks_.erase(number);
   }
 
-  void enter(long number) {
-    if (!here || here->number != number) here = blocks_.at(number).get();
-  }
-
   void block_barrier() {
+    enter_block();
     for (WarpClock& warp : here->warps) warp.start_epoch();
     start_epoch(*here);
   }
@@ -77,48 +94,46 @@ class History {
     }
   }
 
-  // The lanes that the running warp has in its block.
-  uint32_t lanes_of(int warp) const {
-    int lanes = threads_ - warp * static_cast<int>(LANES);
-    return lanes >= static_cast<int>(LANES) ? ~0u : (1u << lanes) - 1;
+  void warp_barrier(int warp, uint32_t lanes) {
+    enter_block();
+    me.stack = nullptr;
+    const int all = threads_ - warp * static_cast<int>(LANES);  // that the warp has
+    here->warps[warp].meet(lanes, all >= static_cast<int>(LANES) ? ~0u : (1u << all) - 1);
   }
 
   // Did what `thread` did at that time happen before what the running thread does now?
   bool before(uint32_t epoch, unsigned thread, uint32_t stamp) const {
-    const emulator::Now& me = emulator::now;
-    if (epoch == here->epoch) {
-      if (thread == static_cast<unsigned>(me.thread)) return true;
-      return thread / LANES == static_cast<unsigned>(me.warp) &&
+    if (epoch == me.epoch) {
+      if (thread == me.thread) return true;
+      return thread / LANES == me.warp &&
              here->warps[me.warp].ordered(me.lane, thread % LANES, stamp);
     }
-    return epoch < grid_met_ || owners_[epoch] == here->number || released(epoch, thread);
+    return epoch < grid_met_ || is_mine(epoch) || released(epoch, thread);
   }
 
   // The same of a block of which only the epoch is known.
   bool block_before(uint32_t epoch) const {
-    return epoch < grid_met_ || owners_[epoch] == here->number || released(epoch, ANY);
+    return epoch < grid_met_ || is_mine(epoch) || released(epoch, ANY);
   }
 
-  uint32_t stamp() const { return here->warps[emulator::now.warp].stamp; }
-  uint32_t readers_now() const {  // as in Readers
-    return Readers::of(static_cast<unsigned>(emulator::now.warp), stamp());
-  }
   long owner(uint32_t epoch) const { return owners_[epoch]; }
+  bool is_mine(uint32_t epoch) const { return owners_[epoch] == here->number; }
 
   // A fence, and later an atomic, makes what a thread did or has seen done visible to the blocks
   // that use an atomic on the same address afterwards: the way in which the last block of a
   // reduction finds the sums of the others. (Strictly the reader needs a fence, too; CUDA's own
   // example has none.) What one thread of a block has learnt so, all count as knowing.
   void fence() {
+    enter();
     if (here->fenced.empty()) here->fenced.resize(static_cast<size_t>(threads_));
-    here->fenced[emulator::now.thread] = here->epoch;
+    here->fenced[me.thread] = me.epoch;
   }
   void atomic(const void* address) {
-    if (!here->fenced.empty() && here->fenced[emulator::now.thread]) {
+    if (!here->fenced.empty() && here->fenced[me.thread]) {
       Releases& left = releases_[address];
       Release mine;
-      mine.epoch = here->fenced[emulator::now.thread];
-      mine.threads.set(static_cast<size_t>(emulator::now.thread));
+      mine.epoch = here->fenced[me.thread];
+      mine.threads.set(me.thread);
       left[here->number].merge(mine);
       for (auto& [block, release] : here->seen) left[block].merge(release);
     }
@@ -131,7 +146,13 @@ class History {
  private:
   static constexpr unsigned ANY = ~0u;
 
+  void enter_block() {
+    const long number = emulator::now.block;
+    if (!here || here->number != number) here = blocks_.at(number).get();
+  }
+
   void start_epoch(Block& block) {
+    me.stack = nullptr;
     block.epoch = static_cast<uint32_t>(owners_.size());
     owners_.push_back(block.number);
   }
