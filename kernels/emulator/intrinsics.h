@@ -7,16 +7,19 @@
 
 // ---- min and max: a NaN loses against a number ---------------------------------------------------
 
+namespace emulator {
 template <class A, class B>
-EMULATOR_OWN constexpr auto min(A a, B b) -> decltype(true ? a : b) {
-  using T = decltype(true ? a : b);
-  T x = a, y = b;
+using Common = decltype(true ? A() : B());  // what the usual conversions make of the two
+}
+
+template <class A, class B>
+EMULATOR_OWN constexpr emulator::Common<A, B> min(A a, B b) {
+  emulator::Common<A, B> x = a, y = b;
   return x < y || y != y ? x : y;
 }
 template <class A, class B>
-EMULATOR_OWN constexpr auto max(A a, B b) -> decltype(true ? a : b) {
-  using T = decltype(true ? a : b);
-  T x = a, y = b;
+EMULATOR_OWN constexpr emulator::Common<A, B> max(A a, B b) {
+  emulator::Common<A, B> x = a, y = b;
   return x > y || y != y ? x : y;
 }
 EMULATOR_OWN inline float __saturatef(float x) { return min(max(x, 0.0f), 1.0f); }
