@@ -11,8 +11,11 @@ Both kinds of module have `get_function(name)(grid, block, args, shared_mem=0)` 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,8 @@ import numpy as np
 from tinyvid.errors import UserError
 
 KERNELS = Path(__file__).parent
+# What `stand_in` asked for: file -> copy.
+_STAND_INS: ContextVar[Mapping[Path, Path]] = ContextVar("stand_ins", default=MappingProxyType({}))
 
 
 def load(
@@ -44,23 +49,42 @@ def load(
             (a compiler; CuPy and a GPU).
     """
     items = tuple(sorted((constants or {}).items()))
+    path = Path(file).resolve()
     return _load(
-        Path(file).resolve(), items, device, tuple(name_expressions), enable_cooperative_groups
+        _STAND_INS.get().get(path, path),
+        items,
+        device,
+        tuple(name_expressions),
+        enable_cooperative_groups,
+        path.parent,
     )
 
 
+@contextmanager
+def stand_in(file: str | Path, copy: str | Path) -> Iterator[None]:
+    """Inside the block, load `copy` where `file` is asked for; it finds what `file` includes."""
+    token = _STAND_INS.set({**_STAND_INS.get(), Path(file).resolve(): Path(copy).resolve()})
+    try:
+        yield
+    finally:
+        _STAND_INS.reset(token)
+
+
 @functools.lru_cache(maxsize=256)
-def _load(path: Path, constants: tuple, device: str, names: tuple, cooperative: bool) -> Any:
+def _load(
+    path: Path, constants: tuple, device: str, names: tuple, cooperative: bool, include: Path
+) -> Any:
     if device == "emulator":
         from tinyvid.kernels.emulator import Module
 
-        return Module(path, dict(constants), names, cooperative)
+        return Module(path, dict(constants), names, cooperative, [include])
     if device != "cuda":
         raise UserError(f"device {device!r} does not run CUDA C++; use 'cuda' or 'emulator'")
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     cupy = _cupy()
-    options = ["-std=c++17", f"-I{path.parent}", *(f"-D{k}={_text(v)}" for k, v in constants)]
+    options = ["-std=c++17", f"-I{path.parent}", f"-I{include}"]
+    options += [f"-D{k}={_text(v)}" for k, v in constants]
     module = cupy.RawModule(
         code=path.read_text(),
         options=tuple(options),

@@ -41,11 +41,17 @@ KERNEL = (
     *("-g1", LINES),
 )
 # Every access of the kernel becomes a call into the checker; so that one access stays one call,
-# loops are not vectorised. A vector type at an odd address is reported by the second sanitizer.
+# loops are not vectorised, and a float4 is not split into its members. A vector type at an odd
+# address is reported by the second sanitizer.
 CHECKED = (
     *(*STACK, "-O1", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing"),
-    *("-g", LINES),
+    *("-fno-tree-sra", "-g", LINES),
     *("-fsanitize=thread", "-fsanitize=alignment", "-DEMULATOR_CHECKED"),
+)
+# Volatile accesses are told apart; the beginning and end of a function are of no interest.
+CHECKED_GCC = (
+    *("--param", "tsan-distinguish-volatile=1"),
+    *("--param", "tsan-instrument-func-entry-exit=0"),
 )
 
 
@@ -78,6 +84,12 @@ def compiler() -> str:
 
 
 @functools.cache
+def _is_gcc() -> bool:
+    """Whether the compiler is GCC, and not one that poses as it."""
+    return "Free Software Foundation" in _run([compiler(), "--version"], f"{compiler()} fails")
+
+
+@functools.cache
 def machine() -> tuple[str, ...]:
     """Return what builds for this machine depend on: compiler, processor, and its option."""
     path = Path(compiler()).resolve()
@@ -94,6 +106,7 @@ def build(
     constants: Mapping[str, object] | None = None,
     name_expressions: Sequence[str] = (),
     checked: bool = False,
+    include: Sequence[str | Path] = (),
 ) -> Build:
     """Compile a kernel file for the emulator, or return the build that is there.
 
@@ -102,6 +115,7 @@ def build(
         constants: names to define before its first line, with their values (`-Dname=value`).
         name_expressions: instances of template kernels, such as `scale<float, 4>`.
         checked: with the access checker.
+        include: folders in which included files are looked for, after the file's own.
 
     Raises:
         UserError: the file is not there or does not compile (the message has the compiler's,
@@ -111,15 +125,17 @@ def build(
     if not path.is_file():
         raise UserError(f"{file}: no such file")
     defines = [f"-D{name}={_text(value)}" for name, value in (constants or {}).items()]
+    folders = [f"-I{Path(folder).resolve()}" for folder in include]
     text = _run(
-        [compiler(), "-E", "-x", "c++", "-std=c++17", "-nostdinc", *defines, str(path)],
+        [compiler(), "-E", "-x", "c++", "-std=c++17", "-nostdinc", *folders, *defines, str(path)],
         f"{file} cannot be preprocessed",
     )
     source = translate(text)
     names = [k.name for k in source.kernels.values() if k.exported and not k.template]
     names += [name for name in name_expressions if name not in names]
     main = _main(source, names)
-    options = [*COMMON, *(CHECKED if checked else [*KERNEL, *_native()]), *_extra()]
+    special = [*CHECKED, *(CHECKED_GCC if _is_gcc() else ())] if checked else [*KERNEL, *_native()]
+    options = [*COMMON, *special, *_extra()]
     key = _hash([*machine(), *options, main, *_emulator_files()])
     library = cache.folder("emulator") / f"{path.stem}-{key}.so"
     if not library.exists():

@@ -69,7 +69,8 @@ class Module:
     """A kernel file, compiled for the emulator.
 
     Args:
-        file, constants, name_expressions: as for `build.build`, which says what is raised.
+        file, constants, name_expressions, include: as for `build.build`, which says what is
+            raised.
         enable_cooperative_groups: launch kernels cooperatively, all blocks alive at once, so that
             they may call `grid_sync()`.
 
@@ -83,8 +84,9 @@ class Module:
         constants: Mapping[str, object] | None = None,
         name_expressions: Sequence[str] = (),
         enable_cooperative_groups: bool = False,
+        include: Sequence[str | Path] = (),
     ):
-        self.file, self.constants = Path(file), dict(constants or {})
+        self.file, self.constants, self.include = Path(file), dict(constants or {}), tuple(include)
         self.name_expressions = tuple(name_expressions)
         self.cooperative = enable_cooperative_groups
         self._built: dict[bool, tuple[Build, native.Library]] = {}
@@ -95,7 +97,9 @@ class Module:
         """Return the build, checked or not, and its library."""
         with self._lock:
             if checked not in self._built:
-                made = build(self.file, self.constants, self.name_expressions, checked)
+                made = build(
+                    self.file, self.constants, self.name_expressions, checked, self.include
+                )
                 self._built[checked] = made, native.Library(made.library)
             return self._built[checked]
 
