@@ -43,12 +43,23 @@ class Variant:
         target: the part of the name before the slash.
         path: where it stands, `package.module:function`.
         unfit: given the kernel's arguments, returns why this variant cannot take them, or None.
+        dtypes: the names of those that it takes; None for all that the kernel does.
+        rounds: what it does to its operands before it multiplies them, such as
+            `tinyvid.kernels.rounding.to_tf32`; None where it takes them as they are.
     """
 
-    __slots__ = ("_function", "name", "path", "target", "unfit")
+    __slots__ = ("_function", "dtypes", "name", "path", "rounds", "target", "unfit")
 
-    def __init__(self, name: str, path: str, unfit: Callable[..., str | None] | None = None):
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        unfit: Callable[..., str | None] | None = None,
+        dtypes: tuple[str, ...] | None = None,
+        rounds: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):
         self.name, self.path, self.unfit = name, path, unfit
+        self.dtypes, self.rounds = dtypes, rounds
         self.target = name.partition("/")[0]
         self._function: Callable[..., Any] | None = None
 
@@ -58,6 +69,21 @@ class Variant:
             module, _, name = self.path.partition(":")
             self._function = getattr(importlib.import_module(module), name)
         return self._function
+
+    def run(self, *args: Any, device: str = "cpu") -> Any:
+        """Run on arrays of a device, whether or not they fit; results are on it too."""
+        if device == "cpu":
+            return self.function(*args)
+        # Variants for the emulator take plain NumPy arrays: only the layers above tell it apart.
+        if device == "emulator":
+            args = tuple(_moved(a, "cpu") for a in args)
+        if self.target in _ON_DEVICES:
+            results = self.function(*args, device=device)
+        else:
+            results = self.function(*args)
+        if isinstance(results, tuple):
+            return tuple(_moved(y, device) for y in results)
+        return _moved(results, device)
 
 
 class Kernel:
@@ -81,11 +107,15 @@ class Kernel:
     def __repr__(self) -> str:
         return f"<kernel {self.name}: {', '.join(self.variants)}>"
 
-    def add(self, name: str, path: str, unfit: Callable[..., str | None] | None = None) -> Kernel:
-        """Add a variant; of those that fit a case, the one added first is preferred."""
+    def add(self, name: str, path: str, **about: Any) -> Kernel:
+        """Add a variant; of those that fit a case, the one added first is preferred.
+
+        Args:
+            about: `unfit`, `dtypes` and `rounds`; see `Variant`.
+        """
         if name in self.variants:
             raise ValueError(f"{self.name} has a variant {name!r} already")
-        self.variants[name] = Variant(name, path, unfit)
+        self.variants[name] = Variant(name, path, **about)
         return self
 
     def __call__(self, *args: Any, device: str = "cpu") -> Any:
@@ -96,19 +126,7 @@ class Kernel:
                 one asked for does not. The message lists the variants and why each does not fit.
         """
         self.check(*args)
-        variant = self.select(*args, device=device)
-        if device == "cpu":
-            return variant.function(*args)
-        # Variants for the emulator take plain NumPy arrays: only the layers above tell it apart.
-        if device == "emulator":
-            args = tuple(_moved(a, "cpu") for a in args)
-        if variant.target in _ON_DEVICES:
-            results = variant.function(*args, device=device)
-        else:
-            results = variant.function(*args)
-        if isinstance(results, tuple):
-            return tuple(_moved(y, device) for y in results)
-        return _moved(results, device)
+        return self.select(*args, device=device).run(*args, device=device)
 
     def select(self, *args: Any, device: str = "cpu") -> Variant:
         """Return the variant that a call with these arguments runs."""
@@ -133,6 +151,8 @@ class Kernel:
 def _why_not(variant: Variant, args: tuple, targets: tuple[str, ...], device: str) -> str | None:
     if variant.target not in targets:
         return f"does not run on device {device!r}"
+    if variant.dtypes is not None and args[0].dtype.name not in variant.dtypes:
+        return f"takes {' and '.join(variant.dtypes)}, not {args[0].dtype}"
     return variant.unfit(*args) if variant.unfit is not None else None
 
 

@@ -9,15 +9,15 @@ that no kernel computes are checked by derivatives alone; their variant is calle
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tinyvid import kernels, ops
-from tinyvid.checking.examples import NOT_DIFFERENTIABLE, examples
-from tinyvid.device import check_device
+from tinyvid.checking.examples import NOT_DIFFERENTIABLE, Example, examples
+from tinyvid.device import check_device, to_device
 from tinyvid.errors import UserError, nearest
 from tinyvid.gradcheck import gradcheck, gradgradcheck
 from tinyvid.kernels import Kernel, Variant
@@ -25,15 +25,15 @@ from tinyvid.kernels.conv2d.cases import CASES as CONV2D
 from tinyvid.kernels.conv3d.cases import CASES as CONV3D
 from tinyvid.kernels.lstm.cases import CASES as LSTM
 from tinyvid.kernels.pool3d.cases import CASES as POOL3D
+from tinyvid.kernels.registry import TARGETS
 from tinyvid.tensor import Tensor
 
 DTYPES = ("float32", "float64")
 # How far a variant may be from the reference in float64, relative to the largest element.
 AGREEMENT = {"float32": 3e-5, "float64": 1e-12}
 MOST_ELEMENTS = 400  # cases with larger inputs are compared with the reference only
-MOST_CASES = (
-    5  # of those with small inputs, so many, spread over the list, are checked by derivatives
-)
+# Of those with small inputs, so many, spread over the list, are checked by derivatives.
+MOST_CASES = 5
 QUICK = 2  # cases of a kernel, and examples of an operation, in a quick run
 
 
@@ -108,7 +108,7 @@ def jobs(
     if dtype is not None and dtype not in DTYPES:
         hint = nearest(dtype, DTYPES)
         raise UserError(f"dtype {dtype!r} must be one of {', '.join(DTYPES)}.{hint}")
-    every = list(_jobs(DTYPES if dtype is None else (dtype,), quick))
+    every = list(_jobs(DTYPES if dtype is None else (dtype,), quick, device))
     named = [j for j in every if op in (None, j.op, f"{j.op}_{j.pass_}")]
     if not named:
         known = {j.op for j in every} | {f"{j.op}_{j.pass_}" for j in every if j.pass_}
@@ -123,19 +123,45 @@ def jobs(
     return wanted
 
 
-def _jobs(dtypes: tuple[str, ...], quick: bool) -> Iterator[Job]:
+def _jobs(dtypes: tuple[str, ...], quick: bool, device: str) -> Iterator[Job]:
     done: dict[tuple, Row] = {}
     for kernel in kernels.kernels():
         for variant in kernel.variants.values():
+            if variant.target not in TARGETS[device]:
+                continue
+            check = partial(
+                _check_variant,
+                kernel=kernel,
+                variant=variant,
+                quick=quick,
+                device=device,
+                done=done,
+            )
             for dtype in dtypes:
-                fill = partial(
-                    _check_variant, kernel=kernel, variant=variant, quick=quick, done=done
-                )
-                yield Job(kernel.op, kernel.pass_, variant.name, dtype, fill)
+                if variant.dtypes is None or dtype in variant.dtypes:
+                    yield Job(kernel.op, kernel.pass_, variant.name, dtype, check)
     for name, calls in examples().items():
         for dtype in dtypes:
-            fill = partial(_check_examples, calls=calls[: QUICK if quick else None])
-            yield Job(name, "", "numpy", dtype, fill)
+            chosen = [_on(device, e) for e in calls[: QUICK if quick else None]]
+            yield Job(name, "", "numpy", dtype, partial(_check_examples, calls=chosen))
+
+
+def _on(device: str, example: Example) -> Example:
+    return replace(example, fn=_moved(device, example.fn))
+
+
+def _moved(device: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function run on a device: its arguments are moved there, its results back."""
+
+    def there(*inputs: Tensor) -> Any:
+        return back(fn(*(x.to(device) for x in inputs)))
+
+    def back(result: Any) -> Any:
+        if isinstance(result, Tensor):
+            return result.to("cpu")
+        return type(result)(back(r) for r in result)
+
+    return fn if device == "cpu" else there
 
 
 def _check_examples(row: Row, calls: list) -> None:
@@ -278,14 +304,16 @@ def problems(op: str, quick: bool = False) -> list[Problem]:
     return [p for p in found if p.small][:QUICK] if quick else found
 
 
-def _check_variant(row: Row, kernel: Kernel, variant: Variant, quick: bool, done: dict) -> None:
+def _check_variant(
+    row: Row, kernel: Kernel, variant: Variant, quick: bool, device: str, done: dict
+) -> None:
     fitting = []
     for problem in problems(kernel.op, quick):
         args = {d: problem.call(kernel.pass_, _random(d)) for d in (row.dtype, "float64")}
         if variant.unfit is None or variant.unfit(*args[row.dtype]) is None:
             fitting.append(problem)
             if (variant.name, row.dtype) != ("reference", "float64"):
-                _compare(row, kernel, variant, problem.name, args)
+                _compare(row, kernel, variant, problem.name, args, device)
     row.cases = len(fitting)
     # With every pass run by its reference, the check is the same for each of them.
     if row.dtype != "float64":
@@ -302,7 +330,8 @@ def _check_variant(row: Row, kernel: Kernel, variant: Variant, quick: bool, done
                     Tensor(_random(row.dtype)(*shape), requires_grad=True)
                     for shape in problem.inputs
                 ]
-                _check_gradients(done[key], problem.fn, inputs, problem.name, "random")
+                fn = _moved(device, problem.fn)
+                _check_gradients(done[key], fn, inputs, problem.name, "random")
     row.gradient = done[key].gradient
     row.failures += done[key].failures
 
@@ -313,11 +342,22 @@ def _random(dtype: str) -> Callable[..., np.ndarray]:
     return lambda *shape: rng.standard_normal(shape).astype(np.float32).astype(dtype)
 
 
-def _compare(row: Row, kernel: Kernel, variant: Variant, name: str, args: dict) -> None:
-    """Compare a variant with the reference in float64, of which integers must be equal."""
-    got = variant.function(*args[row.dtype])
-    want = kernel.variants["reference"].function(*args["float64"])
+def _compare(
+    row: Row, kernel: Kernel, variant: Variant, name: str, args: dict, device: str
+) -> None:
+    """Compare a variant with the reference in float64, of which integers must be equal.
+
+    What a variant rounds on its way in, such as to TF32, is rounded for the reference too.
+    """
+    rounded = variant.rounds or (lambda a: a)
+    there, exact = (
+        [f(a) if isinstance(a, np.ndarray) else a for a in args[d]]
+        for d, f in ((row.dtype, lambda a: to_device(a, device)), ("float64", rounded))
+    )
+    got = variant.run(*there, device=device)
+    want = kernel.variants["reference"].function(*exact)
     got, want = (r if isinstance(r, tuple) else (r,) for r in (got, want))
+    got = tuple(to_device(a, "cpu") for a in got)
     for place, (a, b) in enumerate(zip(got, want, strict=True)):
         dtype = np.dtype(row.dtype) if b.dtype.kind == "f" else b.dtype
         if a.shape != b.shape or a.dtype != dtype:
