@@ -17,30 +17,9 @@
 //    wgrad      t r s, c                  k               n z p q      x gathered, gy
 #include "geometry.cuh"
 #include "operands.cuh"
+#include "product.cuh"
 #include "slices.cuh"
 #include "windows.cuh"
-
-#ifndef TILE_COLUMNS  // 8, 16 or 32 chunks; the launcher takes fewer where there are few channels
-#define TILE_COLUMNS (512 / sizeof(REAL))
-#endif
-
-// The tile of outputs of a block, and how its threads share it. A warp is 4 x 8 threads: eight
-// neighbours read eight different chunks of the columns' operand, 128 bytes and each bank once,
-// and the same chunk of the rows' operand.
-constexpr int COLUMNS = TILE_COLUMNS, ROWS = 32 * CHUNK;
-constexpr int ROWS_EACH = 2 * CHUNK, ROW_PARTS = ROWS / ROWS_EACH;
-constexpr int COLUMNS_EACH = COLUMNS < 16 * CHUNK ? CHUNK : 2 * CHUNK;
-constexpr int COLUMN_PARTS = COLUMNS / COLUMNS_EACH;
-constexpr int THREADS = ROW_PARTS * COLUMN_PARTS;  // 256, or 128
-constexpr int SLAB = 256 / DEPTH;                  // stages in a slab, an even number
-static_assert(COLUMN_PARTS % 8 == 0, "a warp is eight threads wide");
-
-__device__ __forceinline__ int row_part() {
-  return threadIdx.x / 32 / (COLUMN_PARTS / 8) * 4 + threadIdx.x % 32 / 8;
-}
-__device__ __forceinline__ int column_part() {
-  return threadIdx.x / 32 % (COLUMN_PARTS / 8) * 8 + threadIdx.x % 8;
-}
 
 // Where a block stands in the grid: columns run fastest, so that neighbours share a row tile.
 struct Block {
@@ -57,8 +36,6 @@ __device__ __forceinline__ Block block_at(unsigned at, int row_tiles, int column
   block.slices = gridDim.x / (unsigned(column_tiles) * row_tiles * geometry.groups);
   return block;
 }
-
-__device__ __forceinline__ int tiles(int count, int size) { return (count + size - 1) / size; }
 
 template <bool FIRST, class A, class B> struct Choice { using Type = A; };
 template <class A, class B> struct Choice<false, A, B> { using Type = B; };
@@ -249,33 +226,6 @@ struct FilterGradient {
     return (long long)geometry.K * geometry.T * geometry.R * geometry.S * group_C();
   }
 };
-
-// Adds the products of one stage: each thread its rows with its columns.
-template <class A, class B>
-__device__ __forceinline__ void multiply(const A& a, const B& b,
-                                         REAL (&sums)[ROWS_EACH][COLUMNS_EACH]) {
-#pragma unroll
-  for (int q = 0; q < DEPTH / CHUNK; q++) {
-    REAL row[ROWS_EACH][CHUNK], chunk[CHUNK];
-#pragma unroll
-    for (int j = 0; j < ROWS_EACH; j++) {
-      load_chunk(a.chunk(row_part(), q, j), chunk);
-#pragma unroll
-      for (int e = 0; e < CHUNK; e++) row[A::row_in(j, e)][A::term_in(j, e)] = chunk[e];
-    }
-#pragma unroll
-    for (int j = 0; j < COLUMNS_EACH; j++) {
-      load_chunk(b.chunk(column_part(), q, j), chunk);
-#pragma unroll
-      for (int e = 0; e < CHUNK; e++) {
-#pragma unroll
-        for (int i = 0; i < ROWS_EACH; i++) {
-          sums[i][B::row_in(j, e)] += row[i][B::term_in(j, e)] * chunk[e];
-        }
-      }
-    }
-  }
-}
 
 // The same number, but the compiler does not know it: what follows from it is computed there and
 // then, not ahead of a loop and held in registers all through.
