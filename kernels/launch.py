@@ -36,6 +36,8 @@ def load(
 ) -> Any:
     """Return the module of a CUDA C++ file, compiled when it is first asked for.
 
+    A file that has changed since is compiled anew (a changed header is noticed by a new process).
+
     Args:
         file: the file; a relative path is taken from the working directory.
         constants: names to define before the first line (`-Dname=value`), such as
@@ -49,14 +51,18 @@ def load(
             (a compiler; CuPy and a GPU).
     """
     items = tuple(sorted((constants or {}).items()))
-    path = Path(file).resolve()
+    original = Path(file).resolve()
+    path = _STAND_INS.get().get(original, original)
+    if not path.is_file():
+        raise UserError(f"{file}: no such file")
     return _load(
-        _STAND_INS.get().get(path, path),
+        path,
+        path.stat().st_mtime_ns,
         items,
         device,
         tuple(name_expressions),
         enable_cooperative_groups,
-        path.parent,
+        original.parent,
     )
 
 
@@ -72,7 +78,13 @@ def stand_in(file: str | Path, copy: str | Path) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=256)
 def _load(
-    path: Path, constants: tuple, device: str, names: tuple, cooperative: bool, include: Path
+    path: Path,
+    changed: int,
+    constants: tuple,
+    device: str,
+    names: tuple,
+    cooperative: bool,
+    include: Path,
 ) -> Any:
     if device == "emulator":
         from tinyvid.kernels.emulator import Module
@@ -80,8 +92,6 @@ def _load(
         return Module(path, dict(constants), names, cooperative, [include])
     if device != "cuda":
         raise UserError(f"device {device!r} does not run CUDA C++; use 'cuda' or 'emulator'")
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
     cupy = _cupy()
     options = ["-std=c++17", f"-I{path.parent}", f"-I{include}"]
     options += [f"-D{k}={_text(v)}" for k, v in constants]
