@@ -8,6 +8,8 @@ import json
 import os
 import re
 import tempfile
+import threading
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +26,7 @@ FORMAT = 1  # part of every key: raise it when what is stored changes
 
 _INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 _compiled: dict[str, Compiled] = {}
+_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # one a key
 
 
 @dataclass(frozen=True)
@@ -86,14 +89,15 @@ def compile_file(
     key = hashlib.sha256(
         repr((FORMAT, version, flags, list(names), sorted(texts.items()))).encode()
     ).hexdigest()[:32]
-    if key not in _compiled:
-        stored = folder("nvrtc") / f"{key}.json"
-        found = _read(stored, path, arch, version, key)
-        if found is None:
-            found = _compile(nvrtc, path, texts[str(path)], arch, version, key, flags, names)
-            _write(stored, found)
-        _compiled[key] = found
-    return _compiled[key]
+    with _locks[key]:
+        if key not in _compiled:
+            stored = folder("nvrtc") / f"{key}.json"
+            found = _read(stored, path, arch, version, key)
+            if found is None:
+                found = _compile(nvrtc, path, texts[str(path)], arch, version, key, flags, names)
+                _write(stored, found)
+            _compiled[key] = found
+        return _compiled[key]
 
 
 @cache

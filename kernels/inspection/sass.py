@@ -6,7 +6,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections import Counter
+import threading
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -50,6 +51,7 @@ WIDTHS = ("256", "128", "64", "U16", "S16", "U8", "S8")  # bits of a load, where
 _LABEL = re.compile(r"^(\S+):$")
 _LINE = re.compile(r'^\s*//## File "([^"]*)", line (\d+)')
 _parsed: dict[str, dict[str, Function]] = {}
+_locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # one a compiled file
 
 _INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]+)\*/\s+(?:(@!?U?P\w+)\s+)?([A-Z][\w.]*)\s*(.*?)\s*;")
 _TARGET = re.compile(r"`\(([^)]+)\)")
@@ -134,15 +136,16 @@ def functions(compiled: Compiled) -> dict[str, Function]:
     Raises:
         UserError: nvdisasm is not installed.
     """
-    if compiled.key not in _parsed:
-        stored = folder("nvrtc") / f"{compiled.key}.sass"
-        try:
-            text = stored.read_text()
-        except OSError:
-            text = _disassemble(compiled.cubin)
-            keep(stored, text)
-        _parsed[compiled.key] = parse(text)
-    return _parsed[compiled.key]
+    with _locks[compiled.key]:
+        if compiled.key not in _parsed:
+            stored = folder("nvrtc") / f"{compiled.key}.sass"
+            try:
+                text = stored.read_text()
+            except OSError:
+                text = _disassemble(compiled.cubin)
+                keep(stored, text)
+            _parsed[compiled.key] = parse(text)
+        return _parsed[compiled.key]
 
 
 def _disassemble(cubin: bytes) -> str:

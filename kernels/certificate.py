@@ -1,0 +1,341 @@
+"""The certificate of the kernels: what is checked of each, what it compiles to, what bounds it.
+
+    python -m tinyvid.kernels.certificate             print the certificate as it is written down
+    python -m tinyvid.kernels.certificate --write     run every check anew and write it down
+    python -m tinyvid.kernels.certificate --check     fail if it is stale or a budget is broken
+    python -m tinyvid.kernels.certificate --budgets   compile only, and tell the budgets broken
+
+It stands in `kernels/README.md`, between markers. `--check` compiles, but runs no kernel: it makes
+sure that each takes the cases it took, and passed when the certificate was written. That they
+pass still is for the tests to say, which run them; or for `--check --run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyvid.errors import UserError
+from tinyvid.kernels.inspection.budget import violations
+from tinyvid.kernels.inspection.compile import KERNELS, nvrtc_version
+from tinyvid.kernels.inspection.facts import Facts, inspect
+from tinyvid.kernels.inspection.program import Program, programs
+from tinyvid.kernels.inspection.roofline import GPUS, bound, intensity
+from tinyvid.kernels.registry import Kernel, Variant, kernels
+
+README = KERNELS / "README.md"
+BEGIN, END = "<!-- certificate: written by a script -->", "<!-- end of certificate -->"
+ARCHS = ("sm_80", "sm_90", "sm_100")
+NONE, FAILED = "–", "NO"
+
+CHECKED, COMPILED, BOUNDS = "What is checked", "What it compiles to", "What the hardware allows"
+_ABOUT = {
+    CHECKED: (
+        "Largest difference from the reference in float64, of float32 results, relative to the "
+        "largest element; first and second derivatives in float64 against differences; memory "
+        "accesses under the emulator's checker, in three schedules."
+    ),
+    COMPILED: (
+        "By NVRTC {version}, in float32 for the sizes of the layer named below. Kinds of "
+        "instructions in the main loop, or in the whole kernel where it has none."
+    ),
+    BOUNDS: (
+        "Upper bounds from vendors' peaks, the same for all passes of a convolution. No GPU "
+        "was timed."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the certificate; the cells are text."""
+
+    title: str
+    about: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+# ---- what is checked -----------------------------------------------------------------------------
+
+
+def checked_table(run: bool, only: str | None = None) -> Table:
+    """Return a row for each variant of each pass.
+
+    Args:
+        run: run the checks; else only count the cases, and leave the other cells empty.
+        only: a variant or a target; all by default.
+    """
+    header = ("op", "pass", "variant", "cases", "largest error", "agrees", "gradient", "accesses")
+    rows = []
+    for kernel in kernels():
+        for variant in kernel.variants.values():
+            if _wanted(variant.name, only):
+                cells = _run(kernel, variant) if run else (_cases(kernel, variant), "", "", "", "")
+                rows.append((kernel.op, kernel.pass_, variant.name, *cells))
+    return Table(CHECKED, _ABOUT[CHECKED], header, tuple(rows))
+
+
+def _cases(kernel: Kernel, variant: Variant) -> str:
+    from tinyvid.checking.races import arguments
+
+    return str(len(arguments(kernel, variant)))
+
+
+def _run(kernel: Kernel, variant: Variant) -> tuple[str, ...]:
+    from tinyvid.checking.races import check_accesses
+    from tinyvid.checking.suite import jobs
+
+    cuda = variant.target == "cuda"
+    rows = [job.run() for job in jobs(kernel.name, variant.name, "emulator" if cuda else "cpu")]
+    single = next(row for row in rows if row.dtype == "float32")
+    differentiated = [row.passed for row in rows if row.gradient is not None]
+    return (
+        str(single.cases),
+        NONE if single.agreement is None else f"{single.agreement:.1e}",
+        _yes(single.passed),
+        _yes(all(differentiated)) if differentiated else NONE,
+        _yes(not check_accesses(kernel, variant)) if cuda else NONE,
+    )
+
+
+def _yes(good: bool) -> str:
+    return "yes" if good else FAILED
+
+
+# ---- what it compiles to -------------------------------------------------------------------------
+
+
+def facts_of(found: Sequence[Program], archs: Sequence[str] = ARCHS) -> list[Facts]:
+    """Return the facts of each program on each architecture, in this order.
+
+    Raises:
+        UserError: one does not compile, or the tools are not installed.
+    """
+
+    def one(job: tuple[Program, str]) -> Facts:
+        program, arch = job
+        return inspect(
+            KERNELS / program.file,
+            program.kernel,
+            arch,
+            program.constants,
+            program.block,
+            program.dynamic_shared,
+            (program.kernel,) if "<" in program.kernel else (),
+        )
+
+    # The compiler lets other threads run meanwhile.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(one, [(program, arch) for program in found for arch in archs]))
+
+
+def compiled_table(found: Sequence[Program]) -> Table:
+    """Return a row for each program and architecture."""
+    header = (
+        *("variant", "pass", "kernel", "on", "registers", "spilled bytes", "shared bytes"),
+        *("occupancy", "limited by", "main loop"),
+    )
+    rows = []
+    for program, facts in zip(_each(found), facts_of(found), strict=True):
+        used, held = facts.resources, facts.occupancy
+        rows.append(
+            (
+                f"{program.op} {program.variant}",
+                program.pass_,
+                program.kernel.removeprefix(f"{program.op}_"),
+                facts.arch,
+                str(used.registers),
+                str(used.spills),
+                str(facts.shared),
+                f"{held.share:.0%}, {held.blocks} × {facts.threads} threads",
+                ", ".join(held.limiters),
+                _loop(facts),
+            )
+        )
+    about = _ABOUT[COMPILED].format(version=nvrtc_version())
+    return Table(COMPILED, about, header, tuple(rows))
+
+
+def _each(found: Iterable[Program]) -> list[Program]:
+    return [program for program in found for _ in ARCHS]
+
+
+def _loop(facts: Facts) -> str:
+    kinds = sorted(facts.loop.kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds)
+    return f"{facts.loop.size}{'' if facts.loop.repeats else ' (no loop)'}: {told}"
+
+
+def broken_budgets(found: Sequence[Program], archs: Sequence[str] = ARCHS) -> list[str]:
+    """Return a sentence for each limit that a program does not keep to."""
+    every = facts_of(found, archs)
+    each = [program for program in found for _ in archs]
+    return [
+        f"{program.op} {program.pass_} {program.variant}: {sentence}"
+        for program, facts in zip(each, every, strict=True)
+        for sentence in violations(facts, program.budget)
+    ]
+
+
+# ---- what the hardware allows --------------------------------------------------------------------
+
+
+def bounds_table(found: Iterable[Program]) -> Table:
+    """Return a row for each variant and layer: at most so fast, for at least so long."""
+    header = ("variant", "layer", "arithmetic", "FLOP/byte", *(gpu.name for gpu in GPUS))
+    rows: dict[tuple[str, ...], None] = {}
+    for program in found:
+        geometry, arithmetic = program.geometry, program.arithmetic
+        if geometry is None:
+            continue
+        saved = f", {program.saving:g} times fewer" if program.saving != 1 else ""
+        bounds = [bound(geometry, gpu, arithmetic, program.saving) for gpu in GPUS]
+        row = (
+            f"{program.op} {program.variant}",
+            program.layer,
+            arithmetic + saved,
+            f"{intensity(geometry, arithmetic):.0f}",
+            *(f"≤ {b.tflops:.1f} TFLOP/s, ≥ {b.seconds * 1e6:.0f} µs: {b.by}" for b in bounds),
+        )
+        rows[row] = None
+    sources = "; ".join(f"{gpu.name}: {gpu.source}" for gpu in GPUS)
+    return Table(BOUNDS, f"{_ABOUT[BOUNDS]} {sources}.", header, tuple(rows))
+
+
+# ---- in writing ----------------------------------------------------------------------------------
+
+
+def certificate(run: bool, only: str | None = None) -> list[Table]:
+    """Return the tables of the certificate, of all variants or of one variant or target."""
+    found = [program for program in programs() if _wanted(program.variant, only)]
+    tables = [checked_table(run, only)]
+    if found:
+        tables += [compiled_table(found), bounds_table(found)]
+    return tables
+
+
+def markdown(tables: Iterable[Table]) -> str:
+    """Return the tables as Markdown."""
+    parts = []
+    for table in tables:
+        rows = [table.header, ("---",) * len(table.header), *table.rows]
+        lines = ["| " + " | ".join(row) + " |" for row in rows]
+        parts.append(f"### {table.title}\n\n{table.about}\n\n" + "\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def read(readme: Path = README) -> list[Table]:
+    """Return the certificate as it is written down.
+
+    Raises:
+        UserError: the file has no certificate.
+    """
+    tables = []
+    for part in _split(readme)[1].split("### ")[1:]:
+        title, about, *body = (block.strip() for block in part.split("\n\n", 2))
+        lines = body[0].splitlines()
+        header, _, *rows = [tuple(c.strip() for c in line.strip("|").split("|")) for line in lines]
+        tables.append(Table(title, about, header, tuple(rows)))
+    return tables
+
+
+def write(tables: Iterable[Table], readme: Path = README) -> None:
+    """Put the tables in the place of those that are written down."""
+    before, _, after = _split(readme)
+    readme.write_text(f"{before}{BEGIN}\n\n{markdown(tables)}\n\n{END}{after}")
+
+
+def _split(readme: Path) -> tuple[str, str, str]:
+    text = readme.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    inside, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"{readme} has no certificate: put {BEGIN} and {END} where it belongs")
+    return before, inside, after
+
+
+# ---- whether it still holds ----------------------------------------------------------------------
+
+# The columns that tell a row from others.
+_KEYS = ("op", "variant", "pass", "kernel", "on", "layer")
+
+
+def stale(written: Sequence[Table], now: Sequence[Table]) -> list[str]:
+    """Return what is written down but is not so, a sentence each.
+
+    Empty cells of `now` are not compared; nor is the largest error, whose digits depend on the
+    machine, nor what another version of the compiler made.
+    """
+    old, new = ({table.title: table for table in tables} for tables in (written, now))
+    found = []
+    for title in {**old, **new}:
+        if title not in old or title not in new:
+            found.append(f"{title}: the table is {'missing' if title in new else 'too many'}")
+        elif title != COMPILED or old[title].about == new[title].about:
+            found += _differences(old[title], new[title])
+    for table in written:
+        failed = [_key(table, row) for row in table.rows if FAILED in row]
+        found += [f"{table.title}: {key} failed when the certificate was written" for key in failed]
+    return found
+
+
+def _differences(old: Table, new: Table) -> list[str]:
+    if (old.header, old.about) != (new.header, new.about):
+        return [f"{new.title}: the heading has changed"]
+    before, after = ({_key(table, row): row for row in table.rows} for table in (old, new))
+    found = [f"{old.title}: {key} is written down, but gone" for key in before if key not in after]
+    found += [f"{old.title}: {key} is not written down" for key in after if key not in before]
+    for key in before.keys() & after.keys():
+        for name, was, now in zip(old.header, before[key], after[key], strict=True):
+            if now not in ("", was) and name != "largest error":
+                found.append(f"{old.title}: {key} has {name} {now!r}; written down is {was!r}")
+    return found
+
+
+def _key(table: Table, row: tuple[str, ...]) -> str:
+    cells = dict(zip(table.header, row, strict=True))
+    return " ".join(cells[name] for name in _KEYS if name in cells)
+
+
+def _wanted(variant: str, only: str | None) -> bool:
+    return only in (None, variant, variant.partition("/")[0])
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser("python -m tinyvid.kernels.certificate", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    for option in ("write", "check", "run", "budgets"):
+        parser.add_argument(f"--{option}", action="store_true")
+    parser.add_argument("--variant", help="of --budgets: a variant or a target")
+    args = parser.parse_args()
+    try:
+        faults = _do(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    raise SystemExit(1 if faults else 0)
+
+
+def _do(args: argparse.Namespace) -> list[str]:
+    found = [program for program in programs() if _wanted(program.variant, args.variant)]
+    if args.budgets:
+        return broken_budgets(found)
+    if args.write:
+        write(certificate(run=True))
+    if args.check:
+        return stale(read(), certificate(run=args.run)) + broken_budgets(found)
+    if not args.write:
+        print(markdown(read()))
+    return []
+
+
+if __name__ == "__main__":
+    main()
