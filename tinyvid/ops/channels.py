@@ -30,7 +30,9 @@ def total(array: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
         if rows.flags.c_contiguous and channels <= BLOCK // 16:
             shape = [1 if i in dims else n for i, n in enumerate(array.shape)]
             return _column_sums(rows.reshape(-1, channels)).astype(array.dtype).reshape(shape)
-    return np.add.reduce(array, dims, keepdims=True)
+    if device_of(array) == "cpu":
+        return np.add.reduce(array, dims, keepdims=True)  # what `sum` calls, a little later
+    return array.sum(dims, keepdims=True)
 
 
 def _column_sums(rows: np.ndarray) -> np.ndarray:
