@@ -172,6 +172,17 @@ class Function:
     def __init__(self, module: Module, name: str):
         self.module, self.name = module, name
 
+    @property
+    def parameters(self) -> list[tuple[str, native.Parameter]]:
+        """Its parameters: names, and what kind of value each takes."""
+        made, library = self.module.built(current().checked)
+        kernel = library.kernels[self.name]
+        source = made.source.kernels.get(self.name.partition("<")[0])
+        names = source.parameters if source else []
+        if len(names) != kernel.parameter_count:
+            names = [f"argument_{i}" for i in range(kernel.parameter_count)]
+        return [(name, kernel.parameters[i]) for i, name in enumerate(names)]
+
     def __call__(
         self,
         grid: Sequence[int],

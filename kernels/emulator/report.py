@@ -141,11 +141,16 @@ class AccessError(RuntimeError):
 
 
 def merge(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings with those of one kind, line and array made one, their counts added."""
+    """Return the findings with those of one kind, line and array made one, their counts added.
+
+    Two lines that race are one finding, whichever of them comes first.
+    """
     kept: dict[tuple, Finding] = {}
     for finding in findings:
-        place = finding.place
-        key = (finding.kind, finding.kernel, place.file, place.line, finding.action, finding.array)
+        ends = {(p.file, p.line) for p in (finding.place, finding.other_place) if p}
+        if finding.kind != "race":
+            ends = {(finding.file, finding.line)}
+        key = (finding.kind, finding.kernel, finding.array, frozenset(ends))
         if key in kept:
             kept[key] = replace(kept[key], count=kept[key].count + finding.count)
         else:
@@ -295,7 +300,8 @@ def _lines_of(library: str, addresses: tuple[int, ...]) -> list[Place]:
         text=True,
         check=True,
     )
-    places, frames = [], list[tuple[str, str]]()
+    frames: list[tuple[str, str]] = []
+    places: list[list[tuple[str, str]]] = []
     rows = iter(done.stdout.splitlines())
     for row in rows:
         if row.startswith("0x") and ":" not in row:

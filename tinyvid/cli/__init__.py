@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from tinyvid.cli import gradcheck, inspect, train
+from tinyvid.cli import gradcheck, inspect, kernels, train
 from tinyvid.errors import UserError
 
 
@@ -69,6 +69,7 @@ app.command("models", rich_help_panel=_LOOKING)(inspect.models)
 app.command("summary", rich_help_panel=_LOOKING)(inspect.summary)
 app.command("budget", rich_help_panel=_LOOKING)(inspect.budget)
 app.command("gradcheck", rich_help_panel=_LOOKING)(gradcheck.gradcheck)
+app.add_typer(kernels.app, name="kernels", rich_help_panel=_LOOKING)
 
 
 def main() -> None:
