@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from tinyvid import models, nn, optim
 from tinyvid.checking.examples import examples
 from tinyvid.device import EmulatorArray, check_device, device_of, to_device
 from tinyvid.errors import UserError
+from tinyvid.geometry import conv_geometry
+from tinyvid.kernels import conv3d
 from tinyvid.tensor import Tensor
 
 # But for one that carries statistics of its own, which are on the CPU.
@@ -141,3 +144,31 @@ def test_the_type_of_an_array_tells_its_device():
     a += 1
     assert device_of(a) == "emulator"
     assert a[1, 2] == 6
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_the_cuda_kernels_train_slow_fusion_on_the_emulator_as_on_the_cpu():
+    losses = {}
+    for device in ("cpu", "emulator"):
+        tinyvid.manual_seed(0)
+        rng = np.random.default_rng(0)
+        model = models.build("worked_slow_fusion", 3, clip=(3, 8, 16, 16)).to(device)
+        optimizer = optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        clips = rng.standard_normal((2, 3, 8, 16, 16)).astype(np.float32)
+        x = tinyvid.tensor(clips, device=device)
+        labels = tinyvid.tensor(np.array([0, 2]), device=device)
+        losses[device] = []
+        for _ in range(3):
+            loss = tinyvid.cross_entropy(model(x), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses[device].append(loss.item())
+    assert conv3d.fprop.select(*_some_case(), device="emulator").target == "cuda"
+    assert losses["cpu"][2] != pytest.approx(losses["cpu"][0], rel=1e-2)  # it learns
+    assert losses["emulator"] == pytest.approx(losses["cpu"], rel=2e-6)
+
+
+def _some_case():
+    x, w = np.ones((1, 3, 4, 5, 6), np.float32), np.ones((2, 3, 3, 3, 3), np.float32)
+    return x, w, conv_geometry(x.shape, w.shape, 1, 1, 1, 1)

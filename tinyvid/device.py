@@ -107,6 +107,19 @@ def to_device(array: Any, device: str) -> Any:
     return cupy.asarray(host)
 
 
+def add_at(array: Any, index: Any, values: Any) -> None:
+    """Add values to `array[index]`, in place; an index may occur more than once.
+
+    On the CPU such values are added up in order; on a GPU in any order.
+    """
+    if device_of(array) == "cuda":
+        import cupy
+
+        cupy.add.at(array, index, values)
+    else:
+        np.add.at(array, index, values)
+
+
 def on_device_of(other: Any, array: Any) -> Any:
     """Return `array` on the device that `other` is on."""
     return array if type(array) is type(other) else to_device(array, device_of(other))

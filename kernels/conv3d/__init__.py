@@ -94,6 +94,26 @@ wgrad = Kernel(
     """,
     checker("conv3d", "wgrad", "gy", "x"),
 )
+
+
+def _unfit(step: str, pass_: str) -> Callable[..., str | None]:
+    def unfit(a: Any, b: Any, geometry: ConvGeometry) -> str | None:
+        from tinyvid.kernels.conv3d import cuda  # only where a GPU or the emulator is asked for
+
+        return cuda.unfit(step, pass_, geometry)
+
+    return unfit
+
+
+# Steps of the ladder in CUDA C++, the one to prefer first.
+_STEPS = ("implicit_gemm", "naive")
+
 for _kernel in (fprop, dgrad, wgrad):
     _kernel.add("cpu/im2col", f"tinyvid.kernels.conv3d.cpu:{_kernel.pass_}")
+    for _step in _STEPS:
+        _kernel.add(
+            f"cuda/{_step}",
+            f"tinyvid.kernels.conv3d.cuda:{_step}_{_kernel.pass_}",
+            unfit=_unfit(_step, _kernel.pass_),
+        )
     _kernel.add("reference", f"tinyvid.kernels.conv3d.reference:{_kernel.pass_}")

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvid.device import device_of
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, Ints
 from tinyvid.kernels import launch
@@ -282,7 +283,7 @@ def _check(
             f"not {bias.shape} of {bias.dtype}"
         )
     for array in (*arrays, *(() if bias is None else (bias,))):
-        if isinstance(array, np.ndarray) != (device == "emulator"):
+        if (device_of(array) == "cuda") != (device == "cuda"):
             wanted = {"emulator": "NumPy", "cuda": "CuPy"}.get(device, "other")
             raise UserError(
                 f"conv3d_{pass_}: device {device!r} takes {wanted} arrays, "

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvid import device
 from tinyvid.errors import UserError
 from tinyvid.tensor import Tensor, as_tensor, plain_index, record, takes_arrays
 
@@ -245,14 +246,14 @@ def getitem(input: Tensor, index: Any) -> Tensor:
 def add_at(input: Tensor, index: Any, shape: Sequence[int]) -> Tensor:
     """Return zeros of `shape` with `input` added at `index`: the adjoint of indexing.
 
-    Where an index occurs more than once, its values are added up in order.
+    Where an index occurs more than once, its values are added up, on the CPU in order.
     """
     plain = _kept_index(plain_index(index))
     array = np.zeros_like(input.data, shape=tuple(shape))
     if _is_basic(plain):
         array[plain] = input.data
     else:
-        np.add.at(array, plain, input.data)
+        device.add_at(array, plain, input.data)
     return record(array, (input, lambda g, y: getitem(g, plain)))
 
 
