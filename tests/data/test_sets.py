@@ -9,6 +9,7 @@ from video_files import number_of, numbered, write_sound, write_video
 
 from tinyvid.data import ClipSpec, VideoError, check_clip_length, open_data, read_frames
 from tinyvid.data import sets as module
+from tinyvid.data.sets import describe, listed
 from tinyvid.errors import UserError
 
 
@@ -36,9 +37,9 @@ def test_a_folder_of_class_folders(folder):
     assert videos.classes == ["run", "sit"]
     found = [(v.name, v.label, v.group) for v in videos.videos]
     assert found == [
-        ("run/a_g01.mp4", 0, "a_g01"),
-        ("run/deep/b_g02.MP4", 0, "b_g02"),
-        ("sit/c_g01.avi", 1, "c_g01"),
+        ("run/a_g01.mp4", 0, "run/a_g01.mp4"),
+        ("run/deep/b_g02.MP4", 0, "deep"),
+        ("sit/c_g01.avi", 1, "sit/c_g01.avi"),
     ]
     assert videos.skipped == []
     assert videos.counts() == {"run": 2, "sit": 1}
@@ -49,6 +50,42 @@ def test_a_folder_of_class_folders(folder):
     whole = videos.read(videos.videos[0], short_side=24)
     assert_close(whole, read_frames(folder / "run/a_g01.mp4", short_side=24))
     assert whole.shape == (8, 24, 32, 3)
+
+
+def test_a_folder_inside_a_class_is_a_group(folder):
+    """Of one person in all classes; equal names of files mean nothing."""
+    one = folder / "run" / "a_g01.mp4"
+    for name in ("run/anna/0.mp4", "run/ben/0.mp4", "sit/anna/day/0.mp4", "run/1.mp4", "sit/1.mp4"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(one, folder / name)
+    group = {v.name: v.group for v in open_data(folder).videos}
+    assert group["run/anna/0.mp4"] == group["sit/anna/day/0.mp4"] == "anna"
+    assert group["run/ben/0.mp4"] == "ben"
+    assert group["run/1.mp4"] != group["sit/1.mp4"]
+    alone = {name for name in group if name.count("/") == 1}
+    assert {group[name] for name in alone} == alone
+
+
+def test_what_is_in_a_set_is_told(folder):
+    videos = open_data(folder)
+    assert describe(videos) == "3 videos, 2 classes, each video a group of its own"
+    (folder / "clips.csv").write_text(
+        "path,label,group\nsit/c_g01.avi,sit,b\nrun/a_g01.mp4,run,a\nrun/deep/b_g02.MP4,run,a\n"
+    )
+    videos = open_data(folder)
+    assert describe(videos) == "3 videos, 2 classes, 2 groups: a, b"
+    assert videos.source == str(folder / "clips.csv")
+    assert listed(map(str, range(9)), most=3) == "0, 1, 2 and 6 more"
+
+
+def test_a_video_beside_the_class_folders_is_skipped(folder):
+    shutil.copy(folder / "run" / "a_g01.mp4", folder / "lost.mp4")
+    videos = open_data(folder)
+    assert len(videos) == 3
+    stray = (str(folder / "lost.mp4"), "lies beside the class folders, so its class is unknown")
+    assert videos.skipped == [stray]
+    with pytest.raises(VideoError, match=r"lost\.mp4: lies beside the class folders"):
+        open_data(folder, strict=True)
 
 
 def test_groups_from_the_path(folder):
@@ -99,11 +136,12 @@ def test_bad_files_are_skipped_and_listed(folder):
 
 def test_a_class_without_a_usable_video_is_refused(folder):
     (folder / "sit" / "c_g01.avi").write_bytes(b"")
-    with pytest.raises(UserError, match=r"no usable video of class 'sit'.*c_g01\.avi: unreadable"):
+    (folder / "jump").mkdir()
+    with pytest.raises(UserError, match=r"no usable video of 2 of 3 classes") as caught:
         open_data(folder)
-    (folder / "sit" / "c_g01.avi").unlink()
-    with pytest.raises(UserError, match=r"videos/sit: class 'sit' has no video"):
-        open_data(folder)
+    lines = str(caught.value).splitlines()
+    assert lines[1:4] == ["  jump", "  sit", "1 files cannot be used:"]
+    assert lines[4].startswith(f"  {folder}/sit/c_g01.avi: unreadable")
 
 
 def test_each_file_is_decoded_once_to_open_it(folder, monkeypatch):
@@ -122,6 +160,7 @@ def test_each_file_is_decoded_once_to_open_it(folder, monkeypatch):
         ("path,lable,group\n", r"column 'label' is missing.*Did you mean 'lable'"),
         ("", "column 'path' is missing.*names none"),
         ("path,label,group\n", "lists no video"),
+        ("path;label;gruop\n", r"column 'group' is missing.*Did you mean 'gruop'"),
         ("path,label,group\nrun/a_g01.mp4,run\n", "line 2: no group: fill it in"),
         ("path,label,group\nrun/x.mp4,run,g\n", r"line 2: no file 'run/x\.mp4'"),
         ("path,label,group\n" + "run/a_g01.mp4,run,g\n" * 2, "line 3: .* stands in line 2 too"),
@@ -133,6 +172,21 @@ def test_csv_errors_name_the_line(folder, text, message):
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=r"list\.csv.*" + message):
         open_data(file)
+
+
+def test_a_csv_without_groups(folder):
+    (folder / "list.csv").write_text("path,label\nsit/c_g01.avi,sit\nrun/a_g01.mp4,run\n")
+    groups = [v.group for v in open_data(folder / "list.csv").videos]
+    assert groups == ["sit/c_g01.avi", "run/a_g01.mp4"]
+
+
+def test_a_csv_with_semicolons(folder):
+    (folder / "list.csv").write_text(
+        "path;label;group\nsit/c_g01.avi;sit, down;p1\nrun/a_g01.mp4;run;p2\n"
+    )
+    videos = open_data(folder / "list.csv")
+    assert videos.classes == ["run", "sit, down"]
+    assert [v.group for v in videos.videos] == ["p1", "p2"]
 
 
 def test_a_csv_that_cannot_be_read(folder, monkeypatch):
@@ -156,6 +210,9 @@ def test_what_is_no_data_is_refused(tmp_path):
         open_data("verb")
     with pytest.raises(UserError, match="no class folders in it"):
         open_data(tmp_path)
+    (tmp_path / "new.MP4").write_bytes(b"")
+    with pytest.raises(UserError, match=r"new\.MP4 is a video: .*tinyvid predict RUN FILE"):
+        open_data(tmp_path / "new.MP4")
     with pytest.raises(UserError, match=r"has no option 'worker'.*Did you mean 'workers'"):
         open_data(tmp_path, worker=3)
 

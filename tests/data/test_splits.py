@@ -115,6 +115,8 @@ def test_a_leak_is_found(videos):
     [
         (lambda v: split_by_group(v, 1.0), "between 0 and 1"),
         (lambda v: split_by_group(v, ["g3"]), "no group 'g3'.*Did you mean 'g"),
+        (lambda v: split_by_group(v, "g03,g07"), "by itself, --test-group g03 --test-group g07$"),
+        (lambda v: split_by_group(v, "g03,g77"), "it has g00, g01, .* and 12 more"),
         (lambda v: split_by_group(v, []), "not none and not all"),
         (lambda v: split_by_group(v, sorted(groups(v))), "not none and not all"),
         (lambda v: group_folds(v, 1), "at least 2 folds"),
@@ -124,6 +126,9 @@ def test_a_leak_is_found(videos):
 def test_impossible_splits(videos, split, message):
     with pytest.raises(UserError, match=message):
         split(videos)
+    alone = Named([("a", "a/anna_0.mp4"), ("b", "b/anna_0.mp4")])
+    with pytest.raises(UserError, match=r"no group 'anna'.* sub-folders of its classes, .* CSV"):
+        split_by_group(alone, ["anna"])
     one = Named([("a", "g"), ("b", "g")])
     with pytest.raises(UserError, match="at least 2 groups"):
         list(leave_group_out(one))

@@ -22,6 +22,8 @@ from tinyvid.errors import UserError, nearest
 CSV_COLUMNS = ("path", "label", "group")
 CSV_IN_FOLDER = "clips.csv"
 
+STRAY = "lies beside the class folders, so its class is unknown"
+
 
 @dataclass(frozen=True)
 class Video:
@@ -37,12 +39,13 @@ class VideoSet(ABC):
     """Videos with their classes, and how to read them.
 
     classes: the names of the labels. videos: the usable ones. skipped: (path, reason) of each
-    file that could not be used.
+    file that could not be used. source: what names them, such as a folder or a CSV file.
     """
 
     classes: list[str]
     videos: list[Video]
     skipped: list[tuple[str, str]]
+    source: str = ""
 
     @abstractmethod
     def probe(self, video: Video) -> VideoInfo:
@@ -79,7 +82,8 @@ class FileSet(VideoSet):
     """Videos in files. Each is decoded once, `workers` at a time, to find out what it holds.
 
     With `strict` the first unusable file raises its VideoError, otherwise it is listed in
-    `skipped`. `cache` names a folder that remembers what was found. `progress` is called with
+    `skipped`. `stray` are files known to be unusable before they are looked into: they belong to
+    no class. `cache` names a folder that remembers what was found. `progress` is called with
     (files looked into, files in all) after each.
     """
 
@@ -89,11 +93,16 @@ class FileSet(VideoSet):
         videos: list[Video],
         *,
         strict: bool = False,
+        stray: Sequence[Path] = (),
+        source: str = "",
         workers: int = 2,
         cache: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ):
-        self.classes, self.videos, self.skipped = classes, [], []
+        self.classes, self.videos, self.source = classes, [], source
+        self.skipped = [(str(path), STRAY) for path in stray]
+        if strict and stray:
+            raise VideoError(stray[0], STRAY)
         self._infos: dict[str, VideoInfo] = {}
         look = FrameCache(cache).probe if cache is not None else probe
 
@@ -116,13 +125,13 @@ class FileSet(VideoSet):
                     raise info
                 else:
                     self.skipped.append((video.path, info.reason))
-        empty = [c for c, n in self.counts().items() if n == 0]
+        empty = [f"\n  {name}" for name, n in self.counts().items() if n == 0]
         if empty:
-            why = f": {self.skipped[0][0]}: {self.skipped[0][1]}" if self.skipped else ""
+            bad = [f"\n  {path}: {reason}" for path, reason in self.skipped]
             raise UserError(
-                f"no usable video of class {empty[0]!r} "
-                f"({len(self.skipped)} of {len(videos)} files skipped{why}): "
-                f"replace its files, or take the class out"
+                f"no usable video of {len(empty)} of {len(classes)} classes:{''.join(empty)}\n"
+                + (f"{len(bad)} files cannot be used:{''.join(bad)}\n" if bad else "")
+                + "add videos, or take the classes out"
             )
 
     def probe(self, video: Video) -> VideoInfo:
@@ -144,11 +153,14 @@ def open_data(
     """Open the data that `spec` names.
 
     A folder: its sub-folders are the classes, and every video file at any depth inside belongs
-    to that class; a video's group is its file's stem, or what the regular expression
-    `group_pattern` finds in its path (its first group if it has one). A CSV file, or a folder
-    with `clips.csv` in it: columns path (relative to the CSV), label, group; others are ignored.
-    Files take the options `workers`, `cache` (see FileSet). Or "verbs", the synthetic set, whose
-    options are those of `verbs.VerbSet`; nothing is read to open it, and `progress` not called.
+    to that class. A sub-folder of the class names the group, `left/anna/0.mp4` that of anna; a
+    video right in the class's folder is a group of its own. Or the group is what the regular
+    expression `group_pattern` finds in the path (its first group if it has one). A CSV file, or a
+    folder with `clips.csv` in it: columns path (relative to the CSV), label, group; others are
+    ignored, and without `group` each video is a group of its own. Semicolons may take the place of
+    commas. Files take the options `workers`, `cache` (see FileSet). Or "verbs", the synthetic
+    set, whose options are those of `verbs.VerbSet`; nothing is read to open it, and `progress`
+    not called.
 
     Unusable files are skipped and listed, unless `strict`. Raises UserError for what does not
     exist or holds no usable data, and for an unknown option.
@@ -160,19 +172,48 @@ def open_data(
         known = ["split", "per_class", "seed", "frames", "size", "fps", "window", "classes"]
         _check_options(spec, options, known)
         return VerbSet(**options)
-    if path.is_file() or (path / CSV_IN_FOLDER).is_file():
-        _check_options(spec, options, ["workers", "cache"])
-        classes, videos = _from_csv(path if path.is_file() else path / CSV_IN_FOLDER)
-    elif path.is_dir():
+    check_exists(spec)
+    stray: list[Path] = []
+    if path.is_dir() and not (path / CSV_IN_FOLDER).is_file():
         _check_options(spec, options, ["workers", "cache", "group_pattern"])
-        classes, videos = _from_folder(path, options.pop("group_pattern", None))
+        classes, videos, stray = _from_folder(path, options.pop("group_pattern", None))
     else:
+        path = path / CSV_IN_FOLDER if path.is_dir() else path
+        _check_options(spec, options, ["workers", "cache"])
+        classes, videos = _from_csv(path)
+    options |= {"strict": strict, "stray": stray, "source": str(path), "progress": progress}
+    return FileSet(classes, videos, **options)
+
+
+def check_exists(spec: str | Path) -> None:
+    """Raise UserError unless `spec` is a folder, a file that may be a CSV, or "verbs"."""
+    path = Path(spec)
+    if path.is_file() and path.suffix.lower() in EXTENSIONS:
+        raise UserError(
+            f"{spec} is a video: to train or test, give a folder of class folders or a CSV file; "
+            "to have it classified, tinyvid predict RUN FILE"
+        )
+    if str(spec) != "verbs" and not path.exists():
         raise UserError(
             f"{spec}: no such file or folder: give a folder of class folders, a CSV file with "
             f"the columns {','.join(CSV_COLUMNS)}, or 'verbs' for the built-in synthetic set"
             + (f".{nearest(str(spec), ['verbs'])}" if nearest(str(spec), ["verbs"]) else "")
         )
-    return FileSet(classes, videos, strict=strict, progress=progress, **options)
+
+
+def describe(videos: VideoSet) -> str:
+    """Return what a set has, such as "12 videos, 2 classes, 3 groups: anna, ben, carla"."""
+    groups = sorted({v.group for v in videos.videos})
+    counted = f"{len(videos)} videos, {len(videos.classes)} classes"
+    if len(groups) == len(videos):
+        return f"{counted}, each video a group of its own"
+    return f"{counted}, {len(groups)} groups: {listed(groups)}"
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Return the names in order, with commas; of many only the first."""
+    names = sorted(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_clip_length(videos: VideoSet, spec: ClipSpec) -> int:
@@ -204,7 +245,10 @@ def _check_options(spec: str | Path, options: dict[str, Any], known: Sequence[st
             )
 
 
-def _from_folder(root: Path, group_pattern: str | None) -> tuple[list[str], list[Video]]:
+def _from_folder(
+    root: Path, group_pattern: str | None
+) -> tuple[list[str], list[Video], list[Path]]:
+    """Return the classes, the videos, and the video files that lie beside the class folders."""
     folders = sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
     if not folders:
         raise UserError(
@@ -213,22 +257,20 @@ def _from_folder(root: Path, group_pattern: str | None) -> tuple[list[str], list
         )
     videos = []
     for label, folder in enumerate(folders):
-        files = sorted(
-            f for f in folder.rglob("*") if f.suffix.lower() in EXTENSIONS and f.is_file()
-        )
-        if not files:
-            raise UserError(
-                f"{folder}: class {folder.name!r} has no video: add some, or remove the folder"
-            )
-        for file in files:
+        for file in _video_files(folder.rglob("*")):
             name = file.relative_to(root).as_posix()
             videos.append(Video(str(file), label, _group(name, group_pattern), name))
-    return [f.name for f in folders], videos
+    return [f.name for f in folders], videos, _video_files(root.iterdir())
+
+
+def _video_files(files: Iterable[Path]) -> list[Path]:
+    return sorted(f for f in files if f.suffix.lower() in EXTENSIONS and f.is_file())
 
 
 def _group(name: str, pattern: str | None) -> str:
     if pattern is None:
-        return Path(name).stem
+        parts = name.split("/")  # class, perhaps a person, perhaps more, file
+        return parts[1] if len(parts) > 2 else name
     try:
         found = re.search(pattern, name)
     except re.error as error:
@@ -241,16 +283,13 @@ def _group(name: str, pattern: str | None) -> str:
 def _from_csv(file: Path) -> tuple[list[str], list[Video]]:
     try:
         with open(file, newline="", encoding="utf-8-sig") as f:
-            reader = csv.DictReader(f)
+            header = f.readline()
+            f.seek(0)
+            # A spreadsheet writes semicolons where the comma is the decimal point.
+            reader = csv.DictReader(f, delimiter="," if "," in header else ";")
             columns = [c.strip() for c in reader.fieldnames or ()]
             reader.fieldnames = columns
-            missing = [c for c in CSV_COLUMNS if c not in columns]
-            if missing:
-                raise UserError(
-                    f"{file}: column {missing[0]!r} is missing: the first line must name the "
-                    f"columns {','.join(CSV_COLUMNS)}, and it names {','.join(columns) or 'none'}."
-                    + nearest(missing[0], [c for c in columns if c not in CSV_COLUMNS])
-                )
+            _check_columns(file, columns)
             rows = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
@@ -262,10 +301,11 @@ def _from_csv(file: Path) -> tuple[list[str], list[Video]]:
     line_of: dict[str, int] = {}
     entries = []
     for line, row in rows:
-        path, label, group = ((row[c] or "").strip() for c in CSV_COLUMNS)
-        for column, value in zip(CSV_COLUMNS, (path, label, group), strict=True):
+        values = {c: (row[c] or "").strip() for c in CSV_COLUMNS if c in columns}
+        for column, value in values.items():
             if not value:
                 raise UserError(f"{file}, line {line}: no {column}: fill it in")
+        path = values["path"]
         full = file.parent / path
         if not full.is_file():
             raise UserError(
@@ -275,6 +315,18 @@ def _from_csv(file: Path) -> tuple[list[str], list[Video]]:
         if path in line_of:
             raise UserError(f"{file}, line {line}: {path!r} stands in line {line_of[path]} too")
         line_of[path] = line
-        entries.append((path, str(full), label, group))
+        entries.append((path, str(full), values["label"], values.get("group", path)))
     classes = sorted({label for _, _, label, _ in entries})
     return classes, [Video(full, classes.index(lb), g, path) for path, full, lb, g in entries]
+
+
+def _check_columns(file: Path, columns: list[str]) -> None:
+    """Refuse a CSV without the columns that it needs, or with one that is likely meant for it."""
+    others = [c for c in columns if c not in CSV_COLUMNS]
+    for column in CSV_COLUMNS:
+        near = nearest(column, others)
+        if column not in columns and (near or column != "group"):
+            raise UserError(
+                f"{file}: column {column!r} is missing: the first line must name the columns "
+                f"{','.join(CSV_COLUMNS)}, and it names {','.join(columns) or 'none'}.{near}"
+            )

@@ -8,14 +8,11 @@ them by heart.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinyvid.data.sets import VideoSet, listed
 from tinyvid.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from tinyvid.data.sets import VideoSet
 
 
 def split_by_group(
@@ -37,9 +34,7 @@ def split_by_group(
         known = {v.group for v in videos.videos}
         for name in names:
             if name not in known:
-                raise UserError(
-                    f"no group {name!r} in the data: it has {_listed(known)}.{nearest(name, known)}"
-                )
+                raise UserError(f"no group {name!r} in the data: {_known_groups(videos, name)}")
         held = set(names)
         if not held or held == known:
             raise UserError("the groups held out must be some of the groups, not none and not all")
@@ -78,12 +73,27 @@ def assert_no_leak(*parts: VideoSet) -> None:
                 seen[name] = number
 
 
+def _known_groups(videos: VideoSet, name: str) -> str:
+    """What to do instead of naming the group `name`, which there is not."""
+    known = {v.group for v in videos.videos}
+    several = [part.strip() for part in name.split(",")]
+    if len(several) > 1 and known.issuperset(several):
+        return "name each group by itself, " + " ".join(f"--test-group {g}" for g in several)
+    found = f"it has {listed(known)}.{nearest(name, known)}"
+    if len(known) == len(videos):
+        found += (
+            " Each video is a group of its own: the groups of a folder are the sub-folders of its "
+            "classes, left/anna/0.mp4; or name them in a CSV of path,label,group"
+        )
+    return found
+
+
 def _groups(videos: VideoSet, at_least: int) -> list[str]:
     groups = sorted({v.group for v in videos.videos})
     if len(groups) < at_least:
         raise UserError(
             f"this split needs at least {at_least} groups and the data has {len(groups)} "
-            f"({_listed(groups)}): use fewer folds, or give the videos more groups"
+            f"({listed(groups)}): use fewer folds, or give the videos more groups"
         )
     return groups
 
@@ -125,8 +135,3 @@ def _assign(videos: VideoSet, shares: list[float], seed: int) -> dict[str, int]:
         have[part] += counts[g]
         empty.discard(part)
     return part_of
-
-
-def _listed(names: set[str] | list[str], most: int = 8) -> str:
-    names = sorted(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -341,7 +341,7 @@ class VerbSet(VideoSet):
         _check_size(frames, size, window)
         self.frames, self.size, self.window = frames, size, (window[0], window[1])
         self.seed = len(SPLITS) * seed + SPLITS.index(split)
-        self.skipped = []
+        self.skipped, self.source = [], "verbs"
         self.videos = []
         for index in range(per_class * len(self.classes)):
             name = f"verbs/{split}/{index:06d}"
