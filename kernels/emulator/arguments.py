@@ -127,15 +127,13 @@ class _Guard:
         Those are the NaNs whose bits are all set, which `launch.empty` fills new arrays with.
         """
         mask = None
+        copy = self._memory[self.base - self._memory.ctypes.data :][:size]
         for array in self.floats:
-            bits = np.frombuffer(
-                (ctypes.c_char * array.nbytes).from_address(_address(array)),
-                np.dtype(f"u{array.itemsize}"),
-            )
+            at = _address(array) - self.start
+            bits = copy[at : at + array.nbytes].view(f"u{array.itemsize}")
             unset = bits == np.iinfo(bits.dtype).max
             if unset.any():
                 mask = np.zeros(size, np.uint8) if mask is None else mask
-                at = _address(array) - self.start
                 mask[at : at + array.nbytes] = np.repeat(unset, array.itemsize)
         return mask
 

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,14 +161,20 @@ def runtime(checked: bool) -> list[Path]:
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             made = Path(temporary) / "objects"
             made.mkdir()
-            command = [compiler(), "-c", *options, *[str(HERE / f"{name}.cpp") for name in files]]
-            _run(command, "the emulator's runtime does not compile", made)
+            command = [compiler(), "-c", *options]
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(lambda name: _compile(command, name, made), files))
             try:
                 os.rename(made, folder)
             except OSError:
                 if not folder.is_dir():  # else another process was quicker
                     raise
     return [folder / f"{name}.o" for name in files]
+
+
+def _compile(command: Sequence[str], name: str, folder: Path) -> None:
+    failure = "the emulator's runtime does not compile"
+    _run([*command, str(HERE / f"{name}.cpp"), "-o", f"{name}.o"], failure, folder)
 
 
 def _main(source: Source, names: Sequence[str]) -> str:

@@ -42,15 +42,21 @@ EMULATOR_OWN inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 #define __tanhf(x) tanhf(x)
 EMULATOR_OWN inline float __fdividef(float a, float b) { return a / b; }
 
-// Rounded to nearest, and never contracted with their neighbours into an fma.
-#define EMULATOR_ROUNDED __attribute__((optimize("fp-contract=off"))) EMULATOR_OWN
-EMULATOR_ROUNDED inline float __fadd_rn(float a, float b) { return a + b; }
-EMULATOR_ROUNDED inline float __fsub_rn(float a, float b) { return a - b; }
-EMULATOR_ROUNDED inline float __fmul_rn(float a, float b) { return a * b; }
-EMULATOR_ROUNDED inline double __dadd_rn(double a, double b) { return a + b; }
-EMULATOR_ROUNDED inline double __dsub_rn(double a, double b) { return a - b; }
-EMULATOR_ROUNDED inline double __dmul_rn(double a, double b) { return a * b; }
-#undef EMULATOR_ROUNDED
+// Rounded to nearest, and never contracted with their neighbours into an fma: the compiler does not
+// see through the empty instruction.
+namespace emulator {
+template <class T>
+EMULATOR_OWN inline T rounded(T value) {
+  asm("" : "+m"(value));
+  return value;
+}
+}  // namespace emulator
+EMULATOR_OWN inline float __fadd_rn(float a, float b) { return emulator::rounded(a + b); }
+EMULATOR_OWN inline float __fsub_rn(float a, float b) { return emulator::rounded(a - b); }
+EMULATOR_OWN inline float __fmul_rn(float a, float b) { return emulator::rounded(a * b); }
+EMULATOR_OWN inline double __dadd_rn(double a, double b) { return emulator::rounded(a + b); }
+EMULATOR_OWN inline double __dsub_rn(double a, double b) { return emulator::rounded(a - b); }
+EMULATOR_OWN inline double __dmul_rn(double a, double b) { return emulator::rounded(a * b); }
 EMULATOR_OWN inline float __fdiv_rn(float a, float b) { return a / b; }
 EMULATOR_OWN inline float __frcp_rn(float a) { return 1.0f / a; }
 EMULATOR_OWN inline float __fsqrt_rn(float a) { return sqrtf(a); }

@@ -178,14 +178,14 @@ def _static(text: str) -> str:
         pieces = _split(re.sub(_ALIGN, "", declaration))
         names = []
         for i, piece in enumerate(pieces):
-            name = re.search(r"(\w+)(\s*(?:\[.*\]\s*)*)$", piece, re.DOTALL)
-            if name is None or "=" in re.sub(r"\[.*\]", "", piece):
+            found = re.search(r"(\w+)(\s*(?:\[.*\]\s*)*)$", piece, re.DOTALL)
+            if found is None or "=" in re.sub(r"\[.*\]", "", piece):
                 raise UserError(
                     f"{_place(text, match.start())}: not a declaration that __shared__ can have: "
                     f"{' '.join(declaration.split())}"
                 )
-            names.append(name.group(1))
-            pieces[i] = f"{piece[: name.start()]}{name.group(1)}__type{name.group(2)}"
+            names.append(found.group(1))
+            pieces[i] = f"{piece[: found.start()]}{found.group(1)}__type{found.group(2)}"
         volatile = "volatile " if "volatile" in match.group() else ""
         parts += [text[at : match.start()], f"typedef {align} {volatile}{','.join(pieces)};"]
         for name in names:
