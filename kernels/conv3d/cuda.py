@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -24,87 +25,72 @@ from tinyvid.device import device_of
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, Ints
 from tinyvid.kernels import launch
+from tinyvid.kernels.conv3d import winograd
+from tinyvid.kernels.conv3d.plan import BLOCKS, SLAB, Plan, product_columns, tiles
 
-# A launch aims at this many blocks: two for each of the 132 multiprocessors of an H100. It
-# decides how sums are cut, so it does not depend on the GPU at hand.
-_BLOCKS = 264
-_SLAB = 256  # terms of a slab of implicit_gemm.cu
 _THREADS = 256
 
 _REAL = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
 _OUTPUT = {"fprop": "y", "dgrad": "x", "wgrad": "w"}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a kernel is launched.
-
-    Attributes:
-        blocks, threads: of the launch; shared: bytes of dynamic shared memory.
-        slices: parts of the sum, each with a workspace as large as the output.
-        constants: what is compiled in, beside the type and the geometry.
-        args: numbers that the kernel takes after its arrays.
-    """
-
-    blocks: int
-    threads: int
-    shared: int = 0
-    slices: int = 1
-    constants: Mapping[str, object] = field(default_factory=dict)
-    args: tuple[int, ...] = ()
-
 
 Planner = Callable[[str, ConvGeometry, np.dtype], Plan]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the ladder: its file, and the plan for (pass, geometry, dtype)."""
+    """A step of the ladder.
+
+    Attributes:
+        file: the kernels. plan: for (pass, geometry, dtype); UserError where it cannot take them.
+        launch: of a step that takes several kernels for a pass: launches them, given (module,
+            pass, geometry, plan, operands, [bias, relu] for fprop, output, workspace).
+    """
 
     file: str
     plan: Planner
+    launch: Callable[..., None] | None = None
 
 
 def plan_naive(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
     """A thread for each element of the output."""
     size = math.prod(getattr(geometry, _OUTPUT[pass_]))
-    return Plan(_tiles(size, _THREADS), _THREADS)
+    return Plan(tiles(size, _THREADS), _THREADS)
 
 
 def plan_implicit_gemm(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
     """A block for each tile of the matrix product; few tiles are cut along the sum."""
-    N, C, *sizes = geometry.x
+    N, _, *sizes = geometry.x
     K, group_C, *taps = geometry.w
     group_K, cells = K // geometry.groups, N * math.prod(geometry.y[2:])
     chunk = 16 // dtype.itemsize
     rows, depth = 32 * chunk, 4 * chunk
     if pass_ == "fprop":
-        row_tiles, columns = _tiles(cells, rows), group_K
-        stages = math.prod(taps) * _tiles(group_C, depth)
+        row_tiles, columns = tiles(cells, rows), group_K
+        stages = math.prod(taps) * tiles(group_C, depth)
     elif pass_ == "dgrad":
         # With strides the cells fall in phases, and each meets some of the taps only.
-        of_phase = N * math.prod(map(_tiles, sizes, geometry.stride))
-        row_tiles, columns = _tiles(of_phase, rows) * math.prod(geometry.stride), group_C
+        of_phase = N * math.prod(map(tiles, sizes, geometry.stride))
+        row_tiles, columns = tiles(of_phase, rows) * math.prod(geometry.stride), group_C
         meeting = [
-            _tiles(T, stride // math.gcd(stride, dilation))
+            tiles(T, stride // math.gcd(stride, dilation))
             for T, stride, dilation in zip(taps, geometry.stride, geometry.dilation, strict=True)
         ]
-        stages = math.prod(meeting) * _tiles(group_K, depth)
+        stages = math.prod(meeting) * tiles(group_K, depth)
     else:
-        padded_C = _tiles(group_C, chunk) * chunk
-        row_tiles, columns = _tiles(math.prod(taps) * padded_C, rows), group_K
-        stages = _tiles(cells, depth)
-    # The tile that leaves fewest columns idle; of equals, the widest.
-    width = min((32, 16, 8), key=lambda width: (_tiles(columns, width * chunk) * width, -width))
-    tiles = row_tiles * _tiles(columns, width * chunk) * geometry.groups
-    slices = max(1, min(_BLOCKS // tiles, _tiles(stages * depth, _SLAB)))
+        padded_C = tiles(group_C, chunk) * chunk
+        row_tiles, columns = tiles(math.prod(taps) * padded_C, rows), group_K
+        stages = tiles(cells, depth)
+    width = product_columns(columns, chunk)
+    blocks = row_tiles * tiles(columns, width * chunk) * geometry.groups
+    slices = max(1, min(BLOCKS // blocks, tiles(stages * depth, SLAB)))
     threads = 256 if width == 32 else 128
-    return Plan(tiles * slices, threads, 0, slices, {"TILE_COLUMNS": width * chunk})
+    return Plan(blocks * slices, threads, 0, slices, {"TILE_COLUMNS": width * chunk})
 
 
 STEPS = {
     "naive": Step("naive.cu", plan_naive),
     "implicit_gemm": Step("implicit_gemm.cu", plan_implicit_gemm),
+    "winograd": Step("winograd.cu", winograd.plan, winograd.launch),
 }
 
 
@@ -171,12 +157,16 @@ def _passes(step: str) -> tuple[Callable[..., Any], ...]:
 # What the registry names: a pass at a step.
 naive_fprop, naive_dgrad, naive_wgrad = _passes("naive")
 implicit_gemm_fprop, implicit_gemm_dgrad, implicit_gemm_wgrad = _passes("implicit_gemm")
+winograd_fprop, winograd_dgrad, winograd_wgrad = _passes("winograd")
 
 
 def unfit(step: str, pass_: str, geometry: ConvGeometry) -> str | None:
     """Return why a step of the ladder cannot take a geometry, or None if it can."""
     # Kernels count cells with 32 bits, padding among them; elements with 64.
-    padded = [size + low + high for size, (low, high) in zip(geometry.x[2:], geometry.padding)]
+    padded = [
+        size + low + high
+        for size, (low, high) in zip(geometry.x[2:], geometry.padding, strict=True)
+    ]
     filter_rows = math.prod(geometry.w[1:]) + 4 * math.prod(geometry.w[2:])
     if max(geometry.x[0] * math.prod(padded), filter_rows) >= 2**30:
         return f"it has more cells than 2**30: x {geometry.x}, w {geometry.w}"
@@ -201,7 +191,7 @@ def constants(
 
 def members(geometry: ConvGeometry) -> dict[str, int]:
     """Return the members of `geometry.cuh`, in their order."""
-    names = "N C D H W K T R S Z P Q".split()
+    names = [*"NCDHWKTRSZPQ"]
     sizes = [*geometry.x, geometry.w[0], *geometry.w[2:], *geometry.y[2:]]
     for name, values in (
         ("stride", geometry.stride),
@@ -243,25 +233,37 @@ def _run(
         operands = [_channels_last(array, device) for array in arrays]
         out = launch.empty(shape, dtype, device)
         target = out if plan.slices == 1 else launch.empty((plan.slices, *shape), dtype, device)
+        workspace = [launch.empty(size, dtype, device) for size in plan.workspace]
         finish = [_pointer(_dense(bias, device), device), np.int32(relu)]
     except MemoryError as error:
-        raise UserError(_out_of_memory(pass_, step, arrays, geometry, plan.slices)) from error
-    args = [*operands, *(finish if pass_ == "fprop" else []), target, *map(np.int32, plan.args)]
-    kernel = module.get_function(f"conv3d_{pass_}_{step}")
-    if specialised:
-        kernel((plan.blocks,), (plan.threads,), args, shared_mem=plan.shared)
-    else:
-        with _GEOMETRY_LOCK:
-            sizes_of = np.array([*members(geometry).values()], np.int32)
-            launch.write_global(module, "geometry", sizes_of)
+        raise UserError(_out_of_memory(pass_, step, arrays, geometry, plan)) from error
+    with _filled(module, geometry, specialised):
+        of_pass = finish if pass_ == "fprop" else []
+        several = STEPS[step].launch
+        if several is not None:
+            several(module, pass_, geometry, plan, operands, of_pass, out, workspace)
+        else:
+            args = [*operands, *of_pass, target, *map(np.int32, plan.args)]
+            kernel = module.get_function(f"conv3d_{pass_}_{step}")
             kernel((plan.blocks,), (plan.threads,), args, shared_mem=plan.shared)
     if plan.slices > 1:
         module.get_function("conv3d_sum_slices")(
-            (_tiles(out.size, _THREADS),),
+            (tiles(out.size, _THREADS),),
             (_THREADS,),
             [target, np.int32(plan.slices), *finish, np.int32(channels), out, np.int64(out.size)],
         )
     return out.transpose(0, 4, 1, 2, 3)
+
+
+@contextmanager
+def _filled(module: Any, geometry: ConvGeometry, specialised: bool) -> Iterator[None]:
+    """Hold `geometry` in the module to this one, where it is not compiled in."""
+    if specialised:
+        yield
+        return
+    with _GEOMETRY_LOCK:
+        launch.write_global(module, "geometry", np.array([*members(geometry).values()], np.int32))
+        yield
 
 
 def _check(
@@ -317,19 +319,16 @@ def _pointer(array: Any, device: str) -> Any:
 
 
 def _out_of_memory(
-    pass_: str, step: str, arrays: tuple[Any, Any], geometry: ConvGeometry, slices: int
+    pass_: str, step: str, arrays: tuple[Any, Any], geometry: ConvGeometry, plan: Plan
 ) -> str:
     def size(shape: Ints) -> str:
         return f"{shape} of {math.prod(shape) * arrays[0].dtype.itemsize / 2**20:.1f} MiB"
 
     output = getattr(geometry, _OUTPUT[pass_])
-    workspace = f", a workspace {size((slices, *output))}" if slices > 1 else ""
+    slices = [(plan.slices, *output)] if plan.slices > 1 else []
+    workspace = "".join(f", a workspace {size(shape)}" for shape in [*slices, *plan.workspace])
     return (
         f"conv3d_{pass_}: out of memory for 'cuda/{step}': it takes arrays "
         f"{size(arrays[0].shape)} and {size(arrays[1].shape)}, each twice where it is not "
         f"channels-last, a result {size(output)}{workspace}; use a smaller batch or clip"
     )
-
-
-def _tiles(count: int, size: int) -> int:
-    return -(-count // size)
