@@ -1,7 +1,9 @@
 """The certificate of the kernels: what is checked of each, what it compiles to, what bounds it.
 
     python -m tinyvid.kernels.certificate             print the certificate as it is written down
-    python -m tinyvid.kernels.certificate --write     run every check anew and write it down
+    python -m tinyvid.kernels.certificate --write     run every check anew and write it down;
+                                                      with --variant, those of one variant
+    python -m tinyvid.kernels.certificate --compile   compile anew and write down the facts
     python -m tinyvid.kernels.certificate --check     fail if it is stale or a budget is broken
     python -m tinyvid.kernels.certificate --budgets   compile only, and tell the budgets broken
 
@@ -13,13 +15,14 @@ pass still is for the tests to say, which run them; or for `--check --run`.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tinyvid.errors import UserError
+from tinyvid.errors import UserError, nearest
 from tinyvid.kernels.inspection.budget import violations
 from tinyvid.kernels.inspection.compile import KERNELS, nvrtc_version
 from tinyvid.kernels.inspection.facts import Facts, inspect
@@ -37,7 +40,7 @@ _ABOUT = {
     CHECKED: (
         "Largest difference from the reference in float64, of float32 results, relative to the "
         "largest element; first and second derivatives in float64 against differences; memory "
-        "accesses under the emulator's checker, in three schedules."
+        "accesses under the emulator's checker, in six schedules."
     ),
     COMPILED: (
         "By NVRTC {version}, in float32 for the sizes of the layer named below. Kinds of "
@@ -87,6 +90,8 @@ def _cases(kernel: Kernel, variant: Variant) -> str:
 
 
 def _run(kernel: Kernel, variant: Variant) -> tuple[str, ...]:
+    if sys.stderr.isatty():
+        print(f"{kernel.name} {variant.name}", file=sys.stderr)
     from tinyvid.checking.races import check_accesses
     from tinyvid.checking.suite import jobs
 
@@ -211,7 +216,12 @@ def bounds_table(found: Iterable[Program]) -> Table:
 
 
 def certificate(run: bool, only: str | None = None) -> list[Table]:
-    """Return the tables of the certificate, of all variants or of one variant or target."""
+    """Return the tables of the certificate, of all variants or of one variant or target.
+
+    Raises:
+        UserError: there is no such variant, or a compiler is missing.
+    """
+    _check_known(only)
     found = [program for program in programs() if _wanted(program.variant, only)]
     tables = [checked_table(run, only)]
     if found:
@@ -229,17 +239,20 @@ def markdown(tables: Iterable[Table]) -> str:
     return "\n\n".join(parts)
 
 
-def read(readme: Path = README) -> list[Table]:
-    """Return the certificate as it is written down.
+def read(only: str | None = None, readme: Path = README) -> list[Table]:
+    """Return the certificate as it is written down, of all variants or of one variant or target.
 
     Raises:
-        UserError: the file has no certificate.
+        UserError: the file has no certificate, or there is no such variant.
     """
+    _check_known(only)
     tables = []
     for part in _split(readme)[1].split("### ")[1:]:
         title, about, *body = (block.strip() for block in part.split("\n\n", 2))
         lines = body[0].splitlines()
         header, _, *rows = [tuple(c.strip() for c in line.strip("|").split("|")) for line in lines]
+        variant = header.index("variant")
+        rows = [row for row in rows if _wanted(row[variant].split(" ")[-1], only)]
         tables.append(Table(title, about, header, tuple(rows)))
     return tables
 
@@ -248,6 +261,20 @@ def write(tables: Iterable[Table], readme: Path = README) -> None:
     """Put the tables in the place of those that are written down."""
     before, _, after = _split(readme)
     readme.write_text(f"{before}{BEGIN}\n\n{markdown(tables)}\n\n{END}{after}")
+
+
+def filled(every: Table, *sources: Table) -> Table:
+    """Return a table of checks with each row from the first source that has it.
+
+    A row that none has counts as failed, until its checks are run.
+    """
+    known: dict[str, tuple[str, ...]] = {}
+    for source in sources:
+        for row in source.rows:
+            known.setdefault(_key(source, row), row)
+    unknown = (NONE, *(FAILED,) * 3)
+    rows = (known.get(_key(every, row), (*row[:4], *unknown)) for row in every.rows)
+    return replace(every, rows=tuple(rows))
 
 
 def _split(readme: Path) -> tuple[str, str, str]:
@@ -262,7 +289,7 @@ def _split(readme: Path) -> tuple[str, str, str]:
 # ---- whether it still holds ----------------------------------------------------------------------
 
 # The columns that tell a row from others.
-_KEYS = ("op", "variant", "pass", "kernel", "on", "layer")
+KEYS = ("op", "variant", "pass", "kernel", "on", "layer")
 
 
 def stale(written: Sequence[Table], now: Sequence[Table]) -> list[str]:
@@ -276,12 +303,21 @@ def stale(written: Sequence[Table], now: Sequence[Table]) -> list[str]:
     for title in {**old, **new}:
         if title not in old or title not in new:
             found.append(f"{title}: the table is {'missing' if title in new else 'too many'}")
-        elif title != COMPILED or old[title].about == new[title].about:
+        elif _version(old[title]) == _version(new[title]):
             found += _differences(old[title], new[title])
     for table in written:
         failed = [_key(table, row) for row in table.rows if FAILED in row]
-        found += [f"{table.title}: {key} failed when the certificate was written" for key in failed]
+        found += [
+            f"{table.title}: {key} failed, or was not checked, when this was written"
+            for key in failed
+        ]
     return found
+
+
+def _version(table: Table) -> str | None:
+    """Return the version of the compiler that a table is of."""
+    found = re.search(r"NVRTC (\S+),", table.about)
+    return found[1] if found else None
 
 
 def _differences(old: Table, new: Table) -> list[str]:
@@ -299,7 +335,17 @@ def _differences(old: Table, new: Table) -> list[str]:
 
 def _key(table: Table, row: tuple[str, ...]) -> str:
     cells = dict(zip(table.header, row, strict=True))
-    return " ".join(cells[name] for name in _KEYS if name in cells)
+    return " ".join(cells[name] for name in KEYS if name in cells)
+
+
+def _check_known(variant: str | None) -> None:
+    names = [name for kernel in kernels() for name in kernel.variants]
+    known = list(dict.fromkeys([*names, *(name.partition("/")[0] for name in names)]))
+    if variant is not None and variant not in known:
+        raise UserError(
+            f"no variant is called {variant!r}; there is {', '.join(known)}."
+            f"{nearest(variant, known)}"
+        )
 
 
 def _wanted(variant: str, only: str | None) -> bool:
@@ -310,11 +356,12 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser("python -m tinyvid.kernels.certificate", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    for option in ("write", "check", "run", "budgets"):
+    for option in ("write", "compile", "check", "run", "budgets"):
         parser.add_argument(f"--{option}", action="store_true")
-    parser.add_argument("--variant", help="of --budgets: a variant or a target")
+    parser.add_argument("--variant", help="of --write, --budgets: a variant or a target")
     args = parser.parse_args()
     try:
+        _check_known(args.variant)
         faults = _do(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -325,14 +372,18 @@ def main() -> None:
 
 
 def _do(args: argparse.Namespace) -> list[str]:
-    found = [program for program in programs() if _wanted(program.variant, args.variant)]
     if args.budgets:
-        return broken_budgets(found)
-    if args.write:
-        write(certificate(run=True))
+        return broken_budgets([p for p in programs() if _wanted(p.variant, args.variant)])
+    if args.write or args.compile:
+        checks, *facts = certificate(run=False)
+        sources = [table for table in read() if table.title == CHECKED]
+        if args.write:
+            sources.insert(0, checked_table(True, args.variant))
+        write([filled(checks, *sources), *facts])
     if args.check:
-        return stale(read(), certificate(run=args.run)) + broken_budgets(found)
-    if not args.write:
+        now = certificate(run=args.run)
+        return stale(read(), now) + broken_budgets(programs())
+    if not args.write and not args.compile:
         print(markdown(read()))
     return []
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tinyvid.cli import certificate
 from tinyvid.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -31,10 +32,21 @@ Launches = list[tuple[str, Callable[[], object]]]
 
 
 @app.callback(invoke_without_command=True)
-def kernels(context: typer.Context) -> None:
-    """Look into CUDA kernels, without a GPU."""
+def kernels(
+    context: typer.Context,
+    variant: Annotated[
+        str | None, typer.Option(help="A variant or a target: cuda/tiled, cuda, reference.")
+    ] = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="Run every check anew; takes minutes.")
+    ] = False,
+) -> None:
+    """List the kernels: what is checked of each, what it compiles to, what bounds it.
+
+    No GPU is needed, and no time was measured on one.
+    """
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        certificate.show(variant, run)
 
 
 @app.command()

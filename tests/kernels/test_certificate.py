@@ -1,0 +1,179 @@
+"""The certificate: that it is fresh, that budgets are kept, and that it would be seen if not."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tinyvid.cli import app
+from tinyvid.errors import UserError
+from tinyvid.kernels import certificate, kernels
+from tinyvid.kernels.certificate import (
+    CHECKED,
+    COMPILED,
+    Table,
+    filled,
+    markdown,
+    read,
+    stale,
+    write,
+)
+from tinyvid.kernels.inspection import Budget, Program
+from tinyvid.kernels.inspection.program import programs
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    from tinyvid.kernels.inspection import compile, sass
+
+    try:
+        compile.nvrtc_version()
+        sass.nvdisasm()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+# ---- of the real kernels -------------------------------------------------------------------------
+
+
+def test_every_cuda_variant_has_a_program_for_each_pass():
+    registered = {
+        (kernel.op, kernel.pass_, variant.name)
+        for kernel in kernels()
+        for variant in kernel.variants.values()
+        if variant.target == "cuda"
+    }
+    assert {(p.op, p.pass_, p.variant) for p in programs()} == registered
+
+
+def test_what_is_written_down_is_so(compiler):
+    assert stale(read(), certificate.certificate(run=False)) == []
+
+
+def test_every_kernel_keeps_its_budget(compiler):
+    assert certificate.broken_budgets(programs()) == []
+
+
+# ---- that faults would be seen -------------------------------------------------------------------
+
+CHECKS = Table(
+    CHECKED,
+    "Errors.",
+    ("op", "pass", "variant", "cases", "largest error", "agrees", "gradient", "accesses"),
+    (
+        ("conv3d", "fprop", "cuda/tiled", "27", "1.2e-07", "yes", "yes", "yes"),
+        ("conv3d", "fprop", "reference", "27", "–", "yes", "yes", "–"),
+    ),
+)
+FACTS = Table(
+    COMPILED,
+    "By NVRTC 13.5, in float32.",
+    ("variant", "pass", "kernel", "on", "registers"),
+    (
+        ("conv3d cuda/tiled", "fprop", "fprop_tiled", "sm_80", "64"),
+        ("conv3d cuda/tiled", "fprop", "fprop_tiled", "sm_90", "60"),
+    ),
+)
+
+
+def changed(table, row, **cells):
+    """The table with some cells of a row changed; a key names a column, `_` for a space."""
+    rows = [list(r) for r in table.rows]
+    for name, text in cells.items():
+        rows[row][table.header.index(name.replace("_", " "))] = text
+    return replace(table, rows=tuple(map(tuple, rows)))
+
+
+def test_tables_are_read_as_they_were_written(tmp_path):
+    readme = tmp_path / "README.md"
+    text = f"# Kernels\n\n{certificate.BEGIN}\nold\n{certificate.END}\n\nmore\n"
+    readme.write_text(text)
+    write([CHECKS, FACTS], readme)
+    before, after = readme.read_text().split("### What is checked")[0], readme.read_text()
+    assert before.startswith("# Kernels\n")
+    assert after.endswith(f"{certificate.END}\n\nmore\n")
+    assert "old" not in after
+    assert stale(read(readme=readme), [CHECKS, FACTS]) == []
+    write([CHECKS, FACTS], readme)
+    assert readme.read_text() == after
+    assert markdown([FACTS]).count("\n| ") == len(FACTS.rows) + 2
+
+
+def test_a_readme_without_markers_is_told(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("# Kernels\n")
+    with pytest.raises(UserError, match="has no certificate"):
+        read(readme=readme)
+
+
+@pytest.mark.parametrize(
+    ("now", "sentence"),
+    [
+        (changed(CHECKS, 0, cases="28"), "reference|has cases '28'; written down is '27'"),
+        (changed(CHECKS, 0, agrees="NO"), "fprop has agrees 'NO'"),
+        (changed(CHECKS, 0, accesses="NO"), "has accesses 'NO'"),
+        (changed(CHECKS, 0, variant="cuda/new"), "cuda/new fprop is not written down"),
+        (replace(CHECKS, rows=CHECKS.rows[:1]), "reference fprop is written down, but gone"),
+        (replace(CHECKS, about="Differently."), "the heading has changed"),
+        (changed(FACTS, 1, registers="61"), "sm_90 has registers '61'; written down is '60'"),
+    ],
+)
+def test_a_difference_is_told(now, sentence):
+    found = stale([CHECKS, FACTS], [now if t.title == now.title else t for t in (CHECKS, FACTS)])
+    assert any(re.search(sentence, one) for one in found)
+
+
+def test_a_table_that_is_missing_or_too_many_is_told():
+    assert stale([CHECKS], [CHECKS, FACTS]) == [f"{COMPILED}: the table is missing"]
+    assert stale([CHECKS, FACTS], [CHECKS]) == [f"{COMPILED}: the table is too many"]
+
+
+def test_digits_of_errors_and_what_was_not_run_are_not_compared():
+    assert stale([CHECKS], [changed(CHECKS, 0, largest_error="1.4e-07")]) == []
+    assert stale([CHECKS], [changed(CHECKS, 0, agrees="", gradient="", accesses="")]) == []
+
+
+def test_facts_of_another_compiler_are_not_compared():
+    other = replace(changed(FACTS, 0, registers="99"), about="By NVRTC 13.6, in float32.")
+    assert stale([FACTS], [other]) == []
+
+
+def test_checks_that_were_not_run_are_kept_or_failed():
+    every = changed(changed(CHECKS, 0, agrees="", gradient=""), 1, variant="cuda/new")
+    kept = changed(CHECKS, 0, largest_error="1.4e-07")
+    found = filled(every, kept, CHECKS)
+    assert found.rows[0] == kept.rows[0]
+    assert found.rows[1] == ("conv3d", "fprop", "cuda/new", "27", "–", "NO", "NO", "NO")
+    assert filled(CHECKS, CHECKS) == CHECKS
+
+
+def test_a_failure_that_was_written_down_is_told():
+    (found,) = stale([changed(CHECKS, 0, gradient="NO")], [changed(CHECKS, 0, gradient="")])
+    assert "conv3d cuda/tiled fprop failed, or was not checked" in found
+
+
+def test_a_kernel_that_spills_is_told(compiler):
+    source = Path(__file__).parent / "inspection" / "samples.cu"
+    program = Program("conv3d", "fprop", "cuda/f", str(source), "spilled", 1024)
+    (found,) = certificate.broken_budgets([program], ["sm_80"])
+    assert found.startswith("conv3d fprop cuda/f: spilled on sm_80 spills ")
+    allowed = replace(program, budget=Budget(spills=10**6))
+    assert certificate.broken_budgets([allowed], ["sm_80"]) == []
+
+
+def test_the_command_prints_what_is_written_down(monkeypatch):
+    from typer.testing import CliRunner
+
+    monkeypatch.setenv("COLUMNS", "200")
+    done = CliRunner().invoke(app, ["kernels"])
+    assert done.exit_code == 0, done.output
+    for table in read():
+        assert table.title in done.output
+    assert "cpu/im2col" in done.output
+    done = CliRunner().invoke(app, ["kernels", "--variant", "reference"])
+    assert "cpu/im2col" not in done.output
+    done = CliRunner().invoke(app, ["kernels", "--variant", "referense"])
+    assert done.exit_code == 2
+    assert "no variant is called 'referense'" in done.output
+    assert "Did you mean 'reference'?" in done.output
