@@ -111,6 +111,8 @@ struct Touch {
   void record_read(Cell& cell) {
     const Moment& me = history.me;
     Readers& readers = cell.readers;
+    if (!cell.read_epoch) readers.set_strong(use & STRONG);
+    if (use & STRONG && !readers.strong()) return;  // plain readers go before: they race with more
     if (!(use & STRONG) && readers.strong()) forget_readers(cell);
     if (cell.read_epoch == me.epoch && readers.warp() == me.warp) {
       if (readers.stamp() != me.stamp && all_before(cell)) cell.read_lanes = 0;
@@ -494,5 +496,8 @@ struct Misaligned {
 };
 EXPORT void __ubsan_handle_type_mismatch_v1(Misaligned* where, void* address) {
   const emulator::Site site{where->file, static_cast<int>(where->line)};
-  emulator::misaligned(where->type->name, address, size_t{1} << where->log_alignment, site);
+  std::string name = where->type->name;  // such as 'const struct float4', quotes and all
+  name = name.substr(name.find_last_of(" '", name.size() - 2) + 1);
+  if (!name.empty() && name.back() == '\'') name.pop_back();
+  emulator::misaligned(name.c_str(), address, size_t{1} << where->log_alignment, site);
 }

@@ -67,7 +67,7 @@ struct LdMatrix {
     for (int lane = 0; lane < 32; lane++) {
       int g = lane / 4, t = lane % 4;
       for (int i = 0; i < COUNT; i++) {
-        auto at = [&](int row, int column) -> unsigned {
+        auto at = [&](int row, int column) EMULATOR_OWN -> unsigned {
           return static_cast<LdMatrix*>(payloads[8 * i + row])->row[column];
         };
         unsigned low = TRANSPOSED ? at(2 * t, g) : at(g, 2 * t);
