@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,34 +11,65 @@ from tinyvid.kernels.conv3d.cases import CASES
 from tinyvid.kernels.conv3d.cuda import STEPS, constants, unfit
 from tinyvid.kernels.inspection import Budget, Program
 
-LAYER = next(case for case in CASES if case.name == "c3d_conv3b")  # 256 channels, 3 x 3 x 3
+LAYER = "c3d_conv3b"  # 256 channels, 3 x 3 x 3
+LAYERS = {"first_layer": "c3d_conv1"}  # of steps that are for another kind of layer
 
 # What the machine code of each step must keep to; without an entry, it must not spill.
 BUDGETS = {
     "implicit_gemm": Budget(registers=128, threads=256, ffma=0.85, wide_loads=True),
+    "tf32": Budget(no_division=True, stages=2),
+    "bf16": Budget(no_division=True, stages=2, ldmatrix=True),
 }
+ARITHMETIC = {"tf32": "tf32", "bf16": "bf16"}
+SAVINGS = {"winograd": 27 / 8}  # 64 products for what takes 216 by the definition
+
+# Kernels that do a part of a pass, by the ending of their names.
+PARTS = {
+    ("winograd", "fprop"): ("_filter", "_input", "_output"),
+    ("winograd", "dgrad"): ("_filter", "_input", "_output"),
+    ("winograd", "wgrad"): ("_gradient", "_output"),
+}
+_SLICED = ("implicit_gemm", "tf32", "bf16")  # steps that cut sums, for any pass
 
 
 def _programs() -> Iterator[Program]:
-    geometry, dtype = LAYER.geometry, np.dtype(np.float32)
-    for step, entry in STEPS.items():
+    for step in STEPS:
         for pass_ in ("fprop", "dgrad", "wgrad"):
-            if unfit(step, pass_, geometry) is not None:
-                continue
-            plan = entry.plan(pass_, geometry, dtype)
-            yield Program(
-                op="conv3d",
-                pass_=pass_,
-                variant=f"cuda/{step}",
-                file=f"conv3d/{entry.file}",
-                kernel=f"conv3d_{pass_}_{step}",
-                block=plan.threads,
-                constants=constants(step, pass_, geometry, dtype),
-                dynamic_shared=plan.shared,
-                layer=LAYER.name,
-                geometry=geometry,
-                budget=BUDGETS.get(step, Budget()),
-            )
+            whole = _program(step, pass_)
+            yield whole
+            for part in PARTS.get((step, pass_), ()):
+                yield _part(whole, whole.kernel + part)
+        if step in _SLICED:
+            yield _part(replace(whole, pass_="any"), "conv3d_sum_slices")
+
+
+def _program(step: str, pass_: str) -> Program:
+    layer = LAYERS.get(step, LAYER)
+    geometry = next(case for case in CASES if case.name == layer).geometry
+    assert unfit(step, pass_, geometry) is None, f"{step} takes no {pass_} of {layer}"
+    plan = STEPS[step].plan(pass_, geometry, np.dtype(np.float32))
+    return Program(
+        op="conv3d",
+        pass_=pass_,
+        variant=f"cuda/{step}",
+        file=f"conv3d/{STEPS[step].file}",
+        kernel=f"conv3d_{pass_}_{step}",
+        block=plan.threads,
+        constants=constants(step, pass_, geometry, np.dtype(np.float32)),
+        dynamic_shared=plan.shared,
+        layer=layer,
+        geometry=geometry,
+        arithmetic=ARITHMETIC.get(step, "float32"),
+        saving=SAVINGS.get(step, 1.0),
+        budget=BUDGETS.get(step, Budget()),
+    )
+
+
+def _part(program: Program, kernel: str) -> Program:
+    """Return a kernel of the same file that does a part of the pass, in blocks of its bounds."""
+    return replace(
+        program, kernel=kernel, block=None, dynamic_shared=0, geometry=None, budget=Budget()
+    )
 
 
 PROGRAMS = list(_programs())

@@ -119,7 +119,7 @@ def inspect(
 def loop_facts(function: Function, file: Path) -> LoopFacts:
     """Return what the main loop of a function does; `file` is the one whose lines are told."""
     loop = main_loop(function)
-    code = loop.instructions if loop is not None else function.instructions
+    code = loop.instructions if loop is not None else _without_end(function.instructions)
     loads = widths(code, "LDG") + widths(code, "LDGSTS")
     own = [i.line for i in code if i.file == str(file)]
     return LoopFacts(
@@ -135,6 +135,14 @@ def loop_facts(function: Function, file: Path) -> LoopFacts:
         lines=(min(own, default=0), max(own, default=0)),
         code=code,
     )
+
+
+def _without_end(code: tuple[Instruction, ...]) -> tuple[Instruction, ...]:
+    """Leave out what fills the room behind a kernel: a branch to itself, and NOPs."""
+    end = len(code)
+    while end and (code[end - 1].kind == "nothing" or code[end - 1].opcode == "BRA"):
+        end -= 1
+    return code[:end]
 
 
 def stages(code: tuple[Instruction, ...]) -> int:

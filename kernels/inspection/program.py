@@ -24,7 +24,7 @@ class Program:
         op, pass_, variant: of the registry, such as `conv3d`, `fprop` and `cuda/tiled`.
         file: CUDA C++, relative to the folder of the kernels.
         kernel: its symbol, or a name expression such as `scale<float, 4>`.
-        block: threads of a block.
+        block: threads of a block; None for those of its `__launch_bounds__`.
         constants: macros it is compiled with, among them the sizes of a typical layer.
         dynamic_shared: bytes of dynamic shared memory of a block.
         layer: the name of that layer. geometry: its sizes, for the roofline; None for a kernel
@@ -40,7 +40,7 @@ class Program:
     variant: str
     file: str
     kernel: str
-    block: int
+    block: int | None
     constants: Mapping[str, Any] = field(default_factory=dict)
     dynamic_shared: int = 0
     layer: str = ""

@@ -98,6 +98,7 @@ def test_without_a_loop_all_of_the_code_counts(inspected, arch):
     assert not loop.repeats
     assert loop.kinds["FFMA"] == 1
     assert loop.kinds["STG"] == 1
+    assert loop.code[-1].opcode == "EXIT"
 
 
 @pytest.mark.parametrize("arch", ARCHS)
