@@ -18,7 +18,7 @@ from tinyvid.cli.progress import Reporter
 from tinyvid.cli.tables import bar, confusion_table, counting_bar
 from tinyvid.config import load_config
 from tinyvid.crossval import cross_validate
-from tinyvid.data import write_verbs
+from tinyvid.data import open_data, write_verbs
 from tinyvid.errors import UserError
 from tinyvid.train import Listener, Row, fit
 
@@ -72,11 +72,13 @@ def test_train_says_what_it_does(tmp_path):
     result = run("train", "slow_fusion", "--data", "verbs", *SETS, "--epochs", 2, "--out", out)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[0] == "slow_fusion on verbs: videos 6 train, 3 val"
-    assert lines[1].startswith("epoch 1/2  loss ")
-    assert lines[2].startswith("epoch 2/2  loss ")
-    assert "Hit@1" in lines[1]
-    assert lines[3].startswith("best: epoch ")
+    assert lines[0] == "verbs: 9 videos, 3 classes, each video a group of its own"
+    assert lines[1].startswith("note: 2 steps in all are few")
+    assert lines[2] == "slow_fusion: videos 6 train, 3 val"
+    assert lines[3].startswith("epoch 1/2  loss ")
+    assert lines[4].startswith("epoch 2/2  loss ")
+    assert "Hit@1" in lines[3]
+    assert lines[5].startswith("best: epoch ")
     assert lines[-1] == f"next: tinyvid test {out}"
 
 
@@ -347,10 +349,14 @@ class FakeRun:
             path = "verbs"
 
 
+some = open_data("verbs", per_class=1)
+none = some.subset([])
+
+
 def test_a_terminal_gets_a_bar():
     console = Console(force_terminal=True, width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     with Reporter(console) as reporter:
-        reporter.start(FakeRun(), {"train": [1], "val": []}, 2, 4)
+        reporter.start(FakeRun(), {"train": some, "val": none}, 2, 4)
         reporter.step(2, 1, 1.234, 8)
         reporter.bar.refresh()
         task = reporter.bar.tasks[0]
@@ -410,7 +416,7 @@ def test_reading_is_told_to_whoever_opens_the_data(files, tmp_path):
 def test_long_epochs_are_told_of_without_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr("tinyvid.cli.progress.PLAIN_EVERY", 0.0)
     with Reporter(Console(width=100)) as reporter:
-        reporter.start(FakeRun(), {"train": [1]}, 1, 4)
+        reporter.start(FakeRun(), {"train": some}, 1, 4)
         reporter.step(1, 1, 1.234, 8)
     assert "epoch 1/12, step 1/4: loss 1.234, " in capsys.readouterr().out
 

@@ -22,18 +22,17 @@ from tinyvid.cli import app
 from tinyvid.config import Config, load_config
 from tinyvid.data import open_data, write_verbs
 from tinyvid.errors import UserError
-from tinyvid.evaluate import videos_to_test
+from tinyvid.evaluate import score, videos_to_test
+from tinyvid.metrics import measure
 from tinyvid.runs import Run, build_model, resolved
 from tinyvid.train import (
     Listener,
     _better,
-    _optimiser,
-    _schedule,
     check_same_config,
     check_same_videos,
     fit,
-    split_parts,
 )
+from tinyvid.trainer import build_optimiser, build_schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -169,7 +168,8 @@ def test_a_finished_run_is_not_trained_further(finished):
     told = Notes()
     config = tiny("run.epochs=3", "optim.ema=0.9")
     again = fit(config, finished.run.path, resume=True, listener=told)
-    assert told.notes == [f"{finished.run.path} is finished: it has all 3 epochs"]
+    (note,) = told.notes
+    assert note.startswith(f"{finished.run.path} is finished, with 3 of 3 epochs; to train longer")
     assert again.rows == finished.rows
     assert again.best == finished.best
     assert finished.run.last.read_bytes() == before
@@ -178,6 +178,11 @@ def test_a_finished_run_is_not_trained_further(finished):
 def test_resuming_with_another_config_is_refused(finished):
     with pytest.raises(UserError, match=r"was started with optim\.lr = 0\.\d+, not 0\.5"):
         fit(tiny("run.epochs=3", "optim.ema=0.9", "optim.lr=0.5"), finished.run.path, resume=True)
+
+
+def test_resuming_for_longer_is_refused_with_a_way(finished):
+    with pytest.raises(UserError, match=r"run\.epochs = 3, not 4: .* longer start a new run$"):
+        fit(tiny("run.epochs=4", "optim.ema=0.9"), finished.run.path, resume=True)
 
 
 def test_resuming_with_other_videos_is_refused(tmp_path):
@@ -309,7 +314,7 @@ def test_the_last_good_checkpoint_is_kept(tmp_path, monkeypatch):
 
     whole = fit(tiny(), tmp_path / "run")
     kept = whole.run.last.read_bytes()
-    original = module._Trainer.epoch
+    original = module.Trainer.epoch
 
     def poisoned(self, epoch, listener, run):
         if epoch == 2:
@@ -317,7 +322,7 @@ def test_the_last_good_checkpoint_is_kept(tmp_path, monkeypatch):
             self.model.load_state_dict(with_nan)
         return original(self, epoch, listener, run)
 
-    monkeypatch.setattr(module._Trainer, "epoch", poisoned)
+    monkeypatch.setattr(module.Trainer, "epoch", poisoned)
     monkeypatch.setattr(module, "check_same_config", lambda *_: None)
     curves = whole.run.path / "curves.png"
     curves.unlink()
@@ -383,21 +388,21 @@ def test_best_is_the_higher_hit_then_the_lower_loss(finished):
 
 def test_the_average_is_that_of_the_weights(tmp_path):
     """With decay d, mean <- d * mean + (1 - d) * weights, step by step."""
-    import tinyvid.train as module
+    import tinyvid.trainer as module
 
     seen = []
-    original = module._Trainer._update_average
+    original = module.Trainer._update_average
 
     def spy(self, step):
         before = dict(self.average)
         original(self, step)
         seen.append((step, before, self.weights(), dict(self.average)))
 
-    module._Trainer._update_average = spy
+    module.Trainer._update_average = spy
     try:
         fit(tiny("optim.ema=0.5", "run.epochs=1"), tmp_path / "run")
     finally:
-        module._Trainer._update_average = original
+        module.Trainer._update_average = original
     assert len(seen) == 2
     for step, before, weights, after in seen:
         decay = min(0.5, (1 + step) / (10 + step))
@@ -412,7 +417,7 @@ def test_the_average_is_that_of_the_weights(tmp_path):
 def test_weight_decay_spares_biases_and_norms():
     config = resolved(tiny())
     model = build_model(config, 2)
-    groups = _optimiser(model, config.optim).param_groups
+    groups = build_optimiser(model, config.optim).param_groups
     assert [g["weight_decay"] for g in groups] == [config.optim.weight_decay, 0.0]
     assert all(p.ndim > 1 for p in groups[0]["params"])
     assert all(p.ndim == 1 for p in groups[1]["params"])
@@ -430,8 +435,8 @@ def test_weight_decay_spares_biases_and_norms():
 def test_schedules_by_hand(name, want):
     """Two steps an epoch, three epochs, one of them to warm up; step drops after each epoch."""
     config = tiny(f"schedule.name={name}", "schedule.step_epochs=1", "run.epochs=3", "optim.lr=1")
-    optimiser = _optimiser(build_model(resolved(config), 2), config.optim)
-    schedule = _schedule(optimiser, config, steps=2)
+    optimiser = build_optimiser(build_model(resolved(config), 2), config.optim)
+    schedule = build_schedule(optimiser, config, steps=2)
     rates = []
     for _ in want:
         rates.append(optimiser.param_groups[0]["lr"])
@@ -439,61 +444,10 @@ def test_schedules_by_hand(name, want):
     assert_close(np.array(rates), np.array(want), rtol=1e-12)
 
 
-def test_a_constant_rate_needs_no_schedule():
+def test_a_constant_rate_needs_nobuild_schedule():
     config = tiny("schedule.name=constant", "schedule.warmup_epochs=0")
     optimiser = optim.SGD(build_model(resolved(config), 2).parameters(), lr=0.1)
-    assert _schedule(optimiser, config, steps=2) is None
-
-
-def test_no_group_is_in_two_parts():
-    videos = open_data("verbs", per_class=6, frames=8, size=16)
-    for overrides in (["data.fold=2/3"], ["data.test_group=verbs/train/000003"], []):
-        config = load_config(overrides=overrides)
-        parts = split_parts(videos, config)
-        groups = [{v.group for v in part.videos} for part in parts.values()]
-        assert sum(map(len, groups)) == len(set.union(*groups)) == len(videos)
-        assert bool(parts["test"]) == bool(overrides)
-        assert len(parts["val"]) > 0
-
-
-def test_folds_do_not_depend_on_the_seed():
-    videos = open_data("verbs", per_class=6, frames=8, size=16)
-    names = [
-        [v.name for v in split_parts(videos, load_config(overrides=o))["test"].videos]
-        for o in (
-            ["data.fold=1/3", "run.seed=1"],
-            ["data.fold=1/3", "run.seed=2"],
-            ["data.fold=2/3"],
-        )
-    ]
-    assert names[0] == names[1]
-    assert not set(names[0]) & set(names[2])
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["data.test_group=verbs/train/00000x"], r"no group 'verbs/train/00000x'.*Did you mean"),
-        (["data.test_group=a", "data.fold=1/2"], "give one"),
-        (["data.fold=3/2"], r"data\.fold = '3/2': write 'k/K'"),
-        (["data.fold=0/2"], "write 'k/K'"),
-        (["data.fold=x"], "write 'k/K'"),
-        (["data.fold=1/100"], "at least 100 groups"),
-        (['data.test_group=["verbs/train/000000", "verbs/train/000008"]'], "class 'move_left' has"),
-    ],
-)
-def test_impossible_splits(overrides, message):
-    videos = open_data("verbs", per_class=2, frames=8, size=16)
-    with pytest.raises(UserError, match=message):
-        split_parts(videos, load_config(overrides=["data.val_fraction=0", *overrides]))
-
-
-def test_one_group_alone_cannot_validate():
-    videos = open_data("verbs", per_class=1, frames=8, size=16, classes=["grow"])
-    told = Notes()
-    parts = split_parts(videos, Config(), told)
-    assert len(parts["val"]) == 0
-    assert told.notes == ["all training videos are of one group: nothing is left to validate with"]
+    assert build_schedule(optimiser, config, steps=2) is None
 
 
 @pytest.mark.parametrize(
@@ -503,6 +457,7 @@ def test_one_group_alone_cannot_validate():
         (["model.options.widht=3"], "no option 'widht'.*Did you mean 'width'"),
         (["data.options.per_clas=3"], "no option 'per_clas'.*Did you mean 'per_class'"),
         (["data.path=verb"], "verb: no such file or folder.*Did you mean 'verbs'"),
+        (['data.options.classes=["grow"]'], "verbs has only one class, 'grow': there is nothing"),
         (["clip.frames=9"], "a clip of 9 frames .* is longer than every video"),
         (["augment.scale=[0.9, 0.1]"], "scale must be two rising shares"),
     ],
@@ -533,3 +488,57 @@ def test_the_logged_loss_is_that_of_the_labels(tmp_path):
     smooth = tiny("run.epochs=1", "optim.lr=0", "data.val_fraction=0", "optim.label_smoothing=1")
     rows = [fit(c, tmp_path / str(i)).rows[0] for i, c in enumerate((plain, smooth))]
     assert rows[0].train_loss == rows[1].train_loss
+
+
+def test_few_steps_are_told(tmp_path):
+    class Told(Notes):
+        def start(self, run, parts, epoch, steps):
+            pass
+
+    told = Told()
+    fit(tiny("run.epochs=1"), tmp_path / "run", listener=told)
+    assert [n.split(",")[0] for n in told.notes] == [
+        "2 steps in all are few to learn from: give more --epochs"
+    ]
+    told = Notes()
+    with pytest.raises(AssertionError, match="training began"):
+        fit(tiny("run.epochs=50"), tmp_path / "long", listener=told)
+    assert told.notes == []
+
+
+def test_running_statistics_are_the_mean_of_the_first_steps(tmp_path):
+    """Weights 1, 1/2, 1/3 ... make it their mean; from the tenth on it follows at 0.1."""
+    import tinyvid.trainer as module
+
+    seen = []
+    original = module.Trainer._set_momentum
+
+    def spy(self, step):
+        original(self, step)
+        seen.append((step, {norm.momentum for norm, _ in self.norms}))
+
+    module.Trainer._set_momentum = spy
+    try:
+        fit(tiny("run.epochs=7"), tmp_path / "run")
+    finally:
+        module.Trainer._set_momentum = original
+    assert seen == [(k, {1 / (k + 1)}) for k in range(9)] + [(k, {0.1}) for k in range(9, 14)]
+
+
+def test_after_a_few_steps_tested_is_what_was_trained(tmp_path):
+    """Running statistics that hold on to where they start take one class for another."""
+    config = load_config(
+        overrides=[
+            "data.options.per_class=3",
+            'data.options.classes=["move_left", "move_right", "grow"]',
+            "data.val_fraction=0",
+            "augment.speed=0",
+            "run.batch_size=8",
+            "run.epochs=5",
+        ]
+    )
+    result = fit(config, tmp_path / "run")
+    assert result.rows[-1].train_acc == 1.0
+    videos = open_data("verbs", **config.data.options)
+    scores = score(result.model, videos, config, clips=2)
+    assert measure(scores.logits, scores.labels, scores.videos).video_hit_1 == 1.0

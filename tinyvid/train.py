@@ -9,38 +9,33 @@ the weights it would have had, to the bit.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-import tinyvid
-from tinyvid import nn, optim
+from tinyvid import nn
 from tinyvid.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from tinyvid.config import Config, OptimConfig, from_dict
-from tinyvid.data import (
-    Augment,
-    ClipLoader,
-    VideoSet,
-    check_clip_length,
-    group_folds,
-    normalise,
-    split_by_group,
-)
+from tinyvid.config import Config, from_dict
+from tinyvid.data import VideoSet, check_clip_length
 from tinyvid.device import check_device
 from tinyvid.errors import UserError
-from tinyvid.evaluate import clip_spec, open_videos, score
-from tinyvid.metrics import cross_entropy, measure
+from tinyvid.evaluate import clip_spec, open_videos
+from tinyvid.parts import split_parts
 from tinyvid.report import plot_curves
-from tinyvid.runs import Run, build_model, load_weights, resolved, write_csv
+from tinyvid.runs import Run, resolved, write_csv
+from tinyvid.trainer import Trainer
 
 # Keys that may differ between a run and its continuation, because no result depends on them.
 FREE_KEYS = ("data.workers", "data.prefetch", "data.cache", "data.strict")
+
+OTHER = "choose another --out for another config"
+LONGER = "the learning rate is planned over all epochs, so to train longer start a new run"
+
+FEW_STEPS = 100  # with fewer, a training rarely gets anywhere
 
 DRAW_EVERY = 30.0  # seconds between drawings of the curves, which takes half a second
 
@@ -75,6 +70,12 @@ class Listener:
 
     def reading(self, done: int, total: int) -> None:
         """Before training: `done` of `total` video files have been looked into."""
+
+    def opened(self, videos: VideoSet) -> None:
+        """The data have been opened."""
+
+    def folds(self, folds: list[str], seeds: Sequence[int]) -> None:
+        """A cross-validation begins; it trains once for each fold and seed."""
 
     def start(self, run: Run, parts: Mapping[str, VideoSet], epoch: int, steps: int) -> None:
         """Training begins with `epoch` (from 1); an epoch has `steps` steps."""
@@ -129,9 +130,15 @@ def fit(
     check_device(config.run.device)
     if videos is None:
         videos = open_videos(config, progress=listener.reading)
+        listener.opened(videos)
     if videos.skipped:
         listener.note(describe_skipped(videos))
-    parts = split_parts(videos, config, listener)
+    if len(videos.classes) < 2:
+        raise UserError(
+            f"{videos.source or 'the data'} has only one class, {videos.classes[0]!r}: there is "
+            "nothing to tell apart. Add videos that show something else"
+        )
+    parts = split_parts(videos, config, listener.note)
     short = check_clip_length(parts["train"], clip_spec(config))
     if short:
         listener.note(
@@ -139,7 +146,7 @@ def fit(
             f"they are filled up ({config.clip.pad_policy})"
         )
     before = _continued(out, config, videos.classes, parts) if resume else None
-    trainer = _Trainer(config, parts["train"])  # before the folder: it tells what does not fit
+    trainer = Trainer(config, parts["train"])  # before the folder: it tells what does not fit
     if before is None:
         run = Run.create(out, config, videos.classes, parts)
     else:
@@ -151,9 +158,17 @@ def fit(
         best = before.state["best"]
         trainer.restore(before, run.last)
     if len(rows) < config.run.epochs:
+        if trainer.total < FEW_STEPS:
+            listener.note(
+                f"{trainer.total} steps in all are few to learn from: give more --epochs, or "
+                "--set run.train_clips=4 for more clips of each video"
+            )
         listener.start(run, parts, len(rows) + 1, trainer.steps)
     else:
-        listener.note(f"{run.path} is finished: it has all {config.run.epochs} epochs")
+        listener.note(
+            f"{run.path} is finished, with {len(rows)} of {config.run.epochs} epochs; to train "
+            "longer, start a new run with more --epochs"
+        )
     try:
         # What overflows becomes NaN or infinity, which stops the run with one sentence.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -168,7 +183,7 @@ def fit(
 
 
 def _train(
-    trainer: _Trainer,
+    trainer: Trainer,
     rows: list[Row],
     best: int,
     run: Run,
@@ -211,200 +226,6 @@ def describe_skipped(videos: VideoSet) -> str:
     return f"skipped {len(lines)} files that cannot be used:{''.join(lines)}"
 
 
-def split_parts(
-    videos: VideoSet, config: Config, listener: Listener | None = None
-) -> dict[str, VideoSet]:
-    """Split the videos into the parts train, val and test; no group is in two of them.
-
-    The test part is `data.test_group` or `data.fold`; of the rest, a share of
-    `data.val_fraction` validates. The folds do not depend on `run.seed`, so that runs of
-    several seeds are tested on the same videos; the validation part does.
-
-    Raises:
-        UserError: a group does not exist, a part would be empty, or both are given.
-    """
-    data = config.data
-    train, test = videos, videos.subset([])
-    if data.test_group and data.fold:
-        raise UserError("data.test_group and data.fold both name the test videos: give one")
-    if data.test_group:
-        train, test = split_by_group(videos, data.test_group)
-    elif data.fold:
-        k, folds = _parse_fold(data.fold)
-        train, test = group_folds(videos, folds)[k - 1]
-    val = videos.subset([])
-    if data.val_fraction:
-        if len({v.group for v in train.videos}) > 1:
-            train, val = split_by_group(train, data.val_fraction, seed=config.run.seed)
-        elif listener is not None:
-            listener.note("all training videos are of one group: nothing is left to validate with")
-    absent = [name for name, count in train.counts().items() if not count]
-    if absent:
-        raise UserError(
-            f"class {absent[0]!r} has no video left to train on: hold out fewer groups, "
-            "or set data.val_fraction=0"
-        )
-    return {"train": train, "val": val, "test": test}
-
-
-class _Trainer:
-    """The network, its optimiser and the running mean of its weights."""
-
-    def __init__(self, config: Config, train: VideoSet):
-        self.config = config
-        self.model = build_model(config, len(train.classes))
-        self.optimiser = _optimiser(self.model, config.optim)
-        self.average = self.weights() if config.optim.ema is not None else None
-        self.loader = ClipLoader(
-            train,
-            clip_spec(config),
-            batch_size=config.run.batch_size,
-            train=True,
-            clips_per_video=config.run.train_clips,
-            seed=config.run.seed,
-            workers=config.data.workers,
-            prefetch=config.data.prefetch,
-            augment=Augment(**asdict(config.augment)),
-            cache=config.data.cache,
-        )
-        self.steps = len(self.loader)
-        self.schedule = _schedule(self.optimiser, config, self.steps)
-
-    def epoch(self, epoch: int, listener: Listener, run: Run) -> dict[str, Any]:
-        """Train for one epoch (from 0) and return its part of the log's row."""
-        c = self.config
-        began, loss_sum, hits, clips, lr = time.perf_counter(), 0.0, 0, 0, 0.0
-        self.model.train()
-        for i, batch in enumerate(self.loader.epoch(epoch)):
-            step = epoch * self.steps + i
-            # Dropout draws from here, so that it too depends on (seed, epoch, step) alone.
-            sequence = np.random.SeedSequence([c.run.seed, epoch, i])
-            tinyvid.manual_seed(int(sequence.generate_state(1)[0]))
-            lr = self.optimiser.param_groups[0]["lr"]
-            x = normalise(batch.clips, c.clip.mean, c.clip.std)
-            logits = self.model(tinyvid.tensor(x, device=c.run.device))
-            loss = tinyvid.cross_entropy(
-                logits,
-                tinyvid.tensor(batch.labels, device=c.run.device),
-                label_smoothing=c.optim.label_smoothing,
-            )
-            value = float(loss.item())
-            if not math.isfinite(value):
-                raise _diverged("loss", value, epoch, step, lr, run)
-            self.optimiser.zero_grad()
-            loss.backward()
-            longest = math.inf if c.optim.clip_norm is None else c.optim.clip_norm
-            norm = float(optim.clip_grad_norm_(list(self.model.parameters()), longest))
-            if not math.isfinite(norm):
-                raise _diverged("gradient", norm, epoch, step, lr, run)
-            self.optimiser.step()
-            if self.schedule is not None:
-                self.schedule.step()
-            self._update_average(step)
-            count = len(batch.labels)
-            # Without the smoothing, so that it can be compared with that of validation.
-            plain = float(cross_entropy(logits.numpy(), batch.labels).mean())
-            loss_sum += plain * count
-            hits += int((logits.numpy().argmax(axis=1) == batch.labels).sum())
-            clips += count
-            listener.step(epoch + 1, i + 1, plain, count)
-        return {
-            "epoch": epoch + 1,
-            "step": (epoch + 1) * self.steps,
-            "lr": lr,
-            "train_loss": loss_sum / clips,
-            "train_acc": hits / clips,
-            "clips_per_s": round(clips / (time.perf_counter() - began), 2),
-        }
-
-    def validate(self, val: VideoSet, epoch: int, run: Run) -> tuple[float | None, float | None]:
-        """Return the loss of the clips and Hit@1 of the videos, or None without videos."""
-        # The epoch's last step may have spoilt the weights: they must not reach a checkpoint.
-        last = ((epoch + 1) * self.steps - 1, self.optimiser.param_groups[0]["lr"])
-        for name, array in self.weights().items():
-            if not np.isfinite(array).all():
-                raise _diverged(f"weights of {name}", "not finite", epoch, *last, run)
-        if not len(val):
-            return None, None
-        kept = self.weights()
-        self.model.load_state_dict(self.tested_weights())
-        scores = score(self.model, val, self.config, clips=self.config.run.val_clips)
-        self.model.load_state_dict(kept)
-        if not np.isfinite(scores.logits).all():
-            raise _diverged("scores in validation", "not finite", epoch, *last, run)
-        loss = float(cross_entropy(scores.logits, scores.labels).mean())
-        return loss, measure(scores.logits, scores.labels, scores.videos).video_hit_1
-
-    def weights(self) -> dict[str, np.ndarray]:
-        return {name: t.numpy() for name, t in self.model.state_dict().items()}
-
-    def tested_weights(self) -> dict[str, np.ndarray]:
-        """The weights that validation and `best` use: the running mean, where there is one."""
-        return self.weights() if self.average is None else self.average
-
-    def state(self) -> dict[str, Any]:
-        schedule = None if self.schedule is None else self.schedule.state_dict()
-        return {
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": schedule,
-            "average": self.average,
-        }
-
-    def restore(self, checkpoint: Checkpoint, source: Path) -> None:
-        load_weights(self.model, checkpoint.weights, source)
-        self.optimiser.load_state_dict(checkpoint.state["optimiser"])
-        self.average = checkpoint.state["average"]
-        if self.schedule is not None:
-            self.schedule.load_state_dict(checkpoint.state["schedule"])
-
-    def _update_average(self, step: int) -> None:
-        if self.average is None or self.config.optim.ema is None:
-            return
-        # Early on the mean is over few steps; a constant decay would hold on to the first weights.
-        decay = min(self.config.optim.ema, (1 + step) / (10 + step))
-        for name, value in self.weights().items():
-            if value.dtype.kind == "f":
-                mean = self.average[name]
-                self.average[name] = (mean + (1 - decay) * (value - mean)).astype(value.dtype)
-            else:  # a counter of batches
-                self.average[name] = value
-
-
-def _diverged(what: str, value: object, epoch: int, step: int, lr: float, run: Run) -> UserError:
-    kept = f"{run.last} keeps epoch {epoch}" if epoch else "no epoch was finished, nothing is kept"
-    return UserError(
-        f"the {what} became {value} in epoch {epoch + 1}, step {step + 1} (learning rate {lr:g}): "
-        f"training stops; {kept}. Try a lower optim.lr or optim.clip_norm=1"
-    )
-
-
-def _optimiser(model: nn.Module, config: OptimConfig) -> Any:
-    """The optimiser, with weight decay on filters and matrices, not on biases and norms."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    free = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    if config.name == "sgd":
-        nesterov = config.nesterov and config.momentum > 0
-        return optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
-    kind = optim.AdamW if config.name == "adamw" else optim.Adam
-    return kind(groups, lr=config.lr, betas=config.betas)
-
-
-def _schedule(optimiser: Any, config: Config, steps: int) -> optim.Schedule | None:
-    """The learning rate over the steps of the run; None where it never changes."""
-    c, total = config.schedule, steps * config.run.epochs
-    warmup = min(round(c.warmup_epochs * steps), total - 1)
-    if c.name == "cosine":
-        return optim.WarmupCosine(optimiser, warmup, total, c.final * config.optim.lr)
-    if c.name == "step":
-        return optim.StepLR(optimiser, c.step_epochs * steps, c.gamma)
-    return optim.LinearWarmup(optimiser, warmup) if warmup else None
-
-
 def _better(row: Row, best: Row) -> bool:
     """Higher Hit@1 wins, then lower loss; without validation the latest epoch does."""
     if row.val_hit1 is None or best.val_hit1 is None:
@@ -437,7 +258,7 @@ def check_same_config(before: Config, now: Config, out: str | Path) -> None:
             if was != wanted and key not in FREE_KEYS:
                 raise UserError(
                     f"{out} was started with {key} = {was!r}, not {wanted!r}: a run is resumed "
-                    "with the config it has; choose another --out for another config"
+                    f"with the config it has; {LONGER if key == 'run.epochs' else OTHER}"
                 )
 
 
@@ -463,10 +284,3 @@ def check_same_videos(run: Run, classes: list[str], parts: Mapping[str, VideoSet
 
 def _shown(name: str | None) -> str:
     return "none" if name is None else repr(name)
-
-
-def _parse_fold(text: str) -> tuple[int, int]:
-    k, _, folds = text.partition("/")
-    if not (k.isdecimal() and folds.isdecimal() and 1 <= int(k) <= int(folds)):
-        raise UserError(f"data.fold = {text!r}: write 'k/K', such as 1/5 for the first of five")
-    return int(k), int(folds)

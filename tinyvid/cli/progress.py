@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tinyvid.data import VideoSet
+from tinyvid.data.sets import describe
+from tinyvid.parts import describe_parts
 from tinyvid.runs import Run
 from tinyvid.train import Listener, Row
 
@@ -44,11 +46,17 @@ class Reporter(Listener, AbstractContextManager):
         if done == total:
             self.__exit__()
 
+    def opened(self, videos: VideoSet) -> None:
+        self.say(f"{videos.source or 'data'}: {describe(videos)}")
+
+    def folds(self, folds: list[str], seeds: Sequence[int]) -> None:
+        count = len(folds) * len(seeds)
+        self.say(f"{len(folds)} folds × {len(seeds)} seeds: {count} trainings")
+
     def start(self, run: Run, parts: Mapping[str, VideoSet], epoch: int, steps: int) -> None:
         self._epochs, self._steps = run.config.run.epochs, steps
         if not self.quiet:
-            counted = ", ".join(f"{len(videos)} {name}" for name, videos in parts.items() if videos)
-            self.say(f"{run.config.model.name} on {run.config.data.path}: videos {counted}")
+            self.say(f"{run.config.model.name}: {describe_parts(parts)}")
         if epoch > 1:
             self.say(f"goes on with epoch {epoch} of {self._epochs}")
         if epoch <= self._epochs and self.console.is_terminal:
