@@ -69,12 +69,6 @@ def test_shared_arrays_keep_their_lines():
     assert "__shared__" not in "".join(lines)
 
 
-def test_unroll_becomes_the_compilers_own():
-    text = translate("#pragma unroll\nfor (;;)\n#pragma unroll 4\n#pragma unroll (N)\n").text
-    assert text.split("\n")[2:4] == ["#pragma GCC unroll 4", "#pragma GCC unroll (N)"]
-    assert "#pragma unroll" not in text
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
