@@ -62,7 +62,7 @@ def test_the_wheel_has_one_top_level_name_and_every_source_file(built, source):
         for path in (source / folder).rglob(kind)
     }
     assert expected - set(names) == set()
-    assert "tinyvid/py.typed" in names
+    assert {"tinyvid/py.typed", "tinyvid/recipes/small_sets.toml"} <= set(names)
     assert "tinyvid/kernels/registry.py" in names
 
 
@@ -108,17 +108,48 @@ def test_the_wheel_imports_wherever_one_stands(built, source, tmp_path):
     assert all(Path(line).is_relative_to(source) for line in lines)
 
 
-def test_an_editable_install_imports(source, tmp_path):
-    site, others = tmp_path / "site", tmp_path / "others"
-    pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation")
-    run(*pip, "--target", str(site), "-e", str(source), cwd=tmp_path)
-    others.mkdir()  # what this environment has, but for a tinyvid of its own
+def everything_else(folder):
+    """Make a folder of what this environment has installed, but for a tinyvid of its own."""
+    folder.mkdir()
     for path in Path(np.__file__).parents[1].iterdir():
         if "tinyvid" not in path.name:
-            (others / path.name).symlink_to(path)
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
+def test_an_editable_install_imports(source, tmp_path):
+    site = tmp_path / "site"
+    pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation")
+    run(*pip, "--target", str(site), "-e", str(source), cwd=tmp_path)
+    others = everything_else(tmp_path / "others")
     start = f"import sys, site; sys.path.append({str(others)!r}); site.addsitedir({str(site)!r}); "
     lines = run(sys.executable, "-S", "-c", start + IMPORT, cwd=tmp_path).splitlines()
     assert all(Path(line).is_relative_to(source) for line in lines)
+
+
+COMPILE = (
+    "import numpy as np, tinyvid; x = tinyvid.randn(1, 1, 2, 2, 2, requires_grad=True); "
+    "tinyvid.max_pool3d(x, 2).sum().backward(); print(tinyvid.__file__)"
+)
+
+
+def test_another_install_over_a_used_one_works(built, source, tmp_path):
+    venv, cache = tmp_path / "venv", tmp_path / "cache"
+    run(sys.executable, "-m", "venv", "--without-pip", str(venv), cwd=tmp_path)
+    python = str(venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    site = Path(run(python, "-c", where, cwd=tmp_path).strip())
+    others = everything_else(tmp_path / "others")
+    (site / "others.pth").write_text(f"{others}\n")
+    env = {"TINYVID_CACHE": str(cache), "NUMBA_CACHE_DIR": ""}
+
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps")
+    run(*pip, str(built[0]), cwd=tmp_path)
+    assert Path(run(python, "-c", COMPILE, cwd=tmp_path, **env).strip()).is_relative_to(site)
+    assert list(cache.rglob("*.nbc"))
+    run(*pip, "--no-build-isolation", "-e", str(source), cwd=tmp_path)
+    assert not (site / "tinyvid").exists()
+    assert Path(run(python, "-c", COMPILE, cwd=tmp_path, **env).strip()).is_relative_to(source)
 
 
 def test_importing_tinyvid_loads_nothing_heavy():

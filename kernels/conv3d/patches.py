@@ -7,8 +7,9 @@ from itertools import groupby, product
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from tinyvid.kernels.jit import njit
 from tinyvid.kernels.threads import Scratch
 
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 from itertools import product
 
 import numpy as np
-from numba import njit
 
+from tinyvid.kernels.jit import njit
 from tinyvid.kernels.threads import blas_on_one_thread, chunks_of, parallel_for
 
 UNITS = 128  # hidden units that one thread steps at a time

@@ -14,9 +14,9 @@ import math
 from functools import lru_cache
 
 import numpy as np
-from numba import njit
 
 from tinyvid.geometry import PoolGeometry
+from tinyvid.kernels.jit import njit
 from tinyvid.kernels.pool3d import argmax_dtype
 from tinyvid.kernels.threads import parallel_for
 

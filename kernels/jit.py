@@ -1,0 +1,61 @@
+"""Numba's `njit`, which keeps what it compiled in the user's cache and not beside the package.
+
+Files beside the package outlive its uninstall: the folder that they keep alive would then hide
+the next install, as an empty package of the same name.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+import numba
+
+from tinyvid.errors import UserError
+from tinyvid.kernels import cache
+
+_lock = Lock()  # Numba's setting is one for the process
+
+
+def njit(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return the decorator `numba.njit(*signatures, **options)`, with its cache elsewhere.
+
+    With `cache=True`, what is compiled is kept in the folder `kernels/numba` of the user's
+    cache, see `tinyvid.kernels.cache`, or in `$NUMBA_CACHE_DIR` where that is set. If neither
+    can be written to, a warning says so and nothing is kept.
+    """
+
+    if not options.get("cache"):
+        return numba.njit(*signatures, **options)
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        with _folder() as found:
+            return numba.njit(*signatures, **{**options, "cache": found})(function)
+
+    return decorate
+
+
+@contextmanager
+def _folder() -> Iterator[bool]:
+    """Let Numba use our folder for the function that is decorated now, and for no other.
+
+    Numba asks for the folder once, when it decorates. Yields whether there is one.
+    """
+    with _lock:
+        given = numba.config.CACHE_DIR
+        if given:
+            yield True
+            return
+        try:
+            numba.config.CACHE_DIR = str(cache.folder("numba"))
+        except UserError as error:
+            warnings.warn(f"compiling anew in each process: {error}", RuntimeWarning, stacklevel=4)
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            numba.config.CACHE_DIR = given
