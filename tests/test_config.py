@@ -98,10 +98,42 @@ def test_the_built_in_set_keeps_the_clip_of_a_network_drawn_for_one():
         load_config(named={"model.name": "worked_slow"})
 
 
-def test_stride_and_fps_take_each_others_place():
+def test_stride_and_fps_take_each_others_place(tmp_path):
     assert load_config(overrides=["clip.stride=2"]).clip.fps is None
-    both = load_config(overrides=["clip.stride=2", "clip.fps=5"]).clip
-    assert (both.stride, both.fps) == (None, 5.0)
+    path = tmp_path / "c.toml"
+    path.write_text("[clip]\nstride = 2\n", encoding="utf-8")
+    clip = load_config(path, ["clip.fps=5"]).clip
+    assert (clip.stride, clip.fps) == (None, 5.0)
+    clip = load_config(overrides=["clip.stride=none", "clip.fps=5"]).clip
+    assert (clip.stride, clip.fps) == (None, 5.0)
+
+
+def test_stride_and_fps_at_once_are_refused(tmp_path):
+    with pytest.raises(
+        UserError, match=r"^--set: clip\.stride = 2 and clip\.fps = 8 .* one$"
+    ):
+        load_config(overrides=["clip.stride=2", "clip.fps=8"])
+    path = tmp_path / "c.toml"
+    path.write_text("[clip]\nfps = 5\nstride = 2\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"c\.toml: clip\.stride = 2 and clip\.fps = 5 .* give one"):
+        load_config(path)
+
+
+def test_a_recipe_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config("small_sets", named={"data.path": "somewhere"})
+    assert (config.clip.width, config.run.train_clips) == (80, 4)
+    with pytest.raises(UserError, match=r"no recipe: there is small_sets\. Did you mean 'small_s"):
+        load_config("small_set")
+    (tmp_path / "small_sets").write_text("[run]\ntrain_clips = 7\n", encoding="utf-8")
+    assert load_config("small_sets").run.train_clips == 7  # a file of that name comes first
+
+
+def test_what_none_means_is_written_down():
+    text = Config().to_toml()
+    for key in ("frames", "height", "width"):
+        line = text.splitlines().index(f'{key} = "none"')
+        assert "none: the network's own" in text.splitlines()[line - 1]
 
 
 def test_two_configs_share_nothing():

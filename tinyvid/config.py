@@ -9,17 +9,14 @@ writes all of them back, each under a line that explains it.
 from __future__ import annotations
 
 import sys
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from tinyvid.device import DEVICES
 from tinyvid.errors import UserError, nearest
+from tinyvid.keys import convert, key, section_toml, types_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,20 +25,7 @@ else:
 
 # ruff: noqa: RUF009 - `key` makes a field, which is what the rule asks for
 
-
-def key(
-    default: Any,
-    help: str,
-    *,
-    choices: Iterable[str] = (),
-    least: float | None = None,
-    most: float | None = None,
-) -> Any:
-    """Return a dataclass field that explains itself and knows which values it may take."""
-    metadata = {"help": help, "choices": tuple(choices), "least": least, "most": most}
-    if isinstance(default, dict | list):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+RECIPES = Path(__file__).parent / "recipes"  # configs that come with the package, by name
 
 
 @dataclass
@@ -78,12 +62,14 @@ class DataConfig:
 class ClipConfig:
     """What a clip is; its size is the one that the network is meant for, unless given."""
 
-    frames: int | None = key(None, "frames of a clip", least=1)
+    frames: int | None = key(None, "frames of a clip; none: the network's own", least=1)
     stride: int | None = key(None, "take each stride-th frame; instead of fps", least=1)
     fps: float | None = key(8.0, "frames per second of the clip; instead of stride", least=1e-3)
-    height: int | None = key(None, "pixels", least=1)
-    width: int | None = key(None, "pixels", least=1)
-    short_side: int | None = key(None, "resize the short side to this before cropping", least=1)
+    height: int | None = key(None, "pixels; none: the network's own", least=1)
+    width: int | None = key(None, "pixels; none: the network's own", least=1)
+    short_side: int | None = key(
+        None, "resize the short side to this before cropping; none: the clip's longer side", least=1
+    )
     pad_policy: str = key(
         "repeat_last",
         "what a video shorter than a clip goes on with",
@@ -179,7 +165,7 @@ class Config:
         """
         section, found, inside = _find(self, dotted)
         if not inside:
-            value = _convert(dotted, value, _types(section)[found.name], found)
+            value = convert(dotted, value, types_of(section)[found.name], found)
             setattr(section, found.name, value)
             if found.name == "stride" and value is not None:
                 section.fps = None  # one takes the place of the other
@@ -230,7 +216,7 @@ class Config:
 
     def to_toml(self) -> str:
         """Return the whole config as TOML, each key under a line that explains it."""
-        return "\n".join(_section_toml(name, getattr(self, name)) for name in _sections(self))
+        return "\n".join(section_toml(name, getattr(self, name)) for name in _sections(self))
 
 
 # The built-in set is generated, so new videos cost no more than old ones: it takes many of them,
@@ -292,16 +278,18 @@ def load_config(
     """Return the defaults, changed by a TOML file, `key=value` overrides and named keys in turn.
 
     Args:
-        path: the TOML file.
+        path: the TOML file, or the name of a recipe that comes with the package (see `recipes`).
         overrides: texts such as "optim.lr=0.01".
         named: values by key, such as {"run.epochs": 3}.
 
     Raises:
         UserError: the file is missing or not TOML, or a key or value is wrong; the message
-            names the file.
+            names the file. Or clip.stride and clip.fps are both given at once.
     """
-    tree = {} if path is None else _read_toml(path)
+    tree = {} if path is None else _read_toml(_config_file(path))
     overrides = list(overrides)
+    _refuse_stride_and_fps(f"config {path}", tree.get("clip"))
+    _refuse_stride_and_fps("--set", _overridden_clip(overrides))
 
     def change(config: Config) -> Config:
         try:
@@ -318,6 +306,39 @@ def load_config(
     if config.data.path != "verbs":
         return config
     return change(suited_to_verbs(config.model.name))
+
+
+def recipes() -> list[str]:
+    """Return the names of the recipes that come with the package."""
+    return sorted(file.stem for file in RECIPES.glob("*.toml"))
+
+
+def _config_file(path: str | Path) -> Path:
+    """Return the file that `path` names, be it by a recipe's name."""
+    path = Path(path)
+    if path.exists() or path.suffix or path.name != str(path):
+        return path
+    if path.name not in recipes():
+        raise UserError(
+            f"config {path}: no such file, and no recipe: there is {', '.join(recipes())}."
+            + nearest(path.name, recipes())
+        )
+    return RECIPES / f"{path.name}.toml"
+
+
+def _overridden_clip(overrides: Iterable[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in overrides if text.strip().startswith("clip.")]
+    return {name.strip().partition(".")[2]: value.strip().strip("\"'") for name, _, value in pairs}
+
+
+def _refuse_stride_and_fps(where: str, clip: Any) -> None:
+    """One takes the place of the other; given at once, neither can be meant."""
+    given = [clip.get(k, "none") for k in ("stride", "fps")] if isinstance(clip, Mapping) else []
+    if given and "none" not in given:
+        raise UserError(
+            f"{where}: clip.stride = {given[0]} and clip.fps = {given[1]} both say how far apart "
+            "the frames of a clip are: give one"
+        )
 
 
 def _read_toml(path: str | Path) -> dict[str, Any]:
@@ -366,75 +387,3 @@ def _find(config: Config, dotted: str) -> tuple[Any, Field, list[str]]:
     homes = [k for k in _all_keys(config) if k.partition(".")[2] == dotted]
     hint = f" Did you mean {homes[0]!r}?" if homes else nearest(dotted, _all_keys(config))
     raise UserError(f"unknown config key {dotted!r}.{hint}")
-
-
-def _types(section: Any) -> dict[str, Any]:
-    return typing.get_type_hints(type(section))
-
-
-_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-
-
-def _convert(dotted: str, value: Any, wanted: Any, found: Field | None = None) -> Any:
-    """Return `value` as the type `wanted`; int passes as float, a list as a tuple."""
-    origin, args = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin in (types.UnionType, typing.Union):
-        if value is None or value == "none":
-            return None
-        wanted = next(a for a in args if a is not type(None))
-        origin, args = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin is tuple:
-        if not isinstance(value, list | tuple) or len(value) != len(args):
-            raise UserError(f"{dotted} = {value!r}: give a list of {len(args)} numbers")
-        values = tuple(_convert(dotted, v, a) for v, a in zip(value, args, strict=True))
-        if found is not None:
-            for number in values:
-                _check_range(dotted, number, found.metadata)
-        return values
-    if origin is list:
-        # One bare word is a list of one: --set data.test_group=P1
-        items = value if isinstance(value, list | tuple) else [value]
-        return [_convert(dotted, v, args[0]) for v in items]
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise UserError(f"{dotted} = {value!r}: it is a table; set {dotted}.NAME=value")
-        return dict(value)
-    if wanted is float and type(value) is int:
-        value = float(value)
-    if wanted is str and type(value) in (int, float) and found is None:
-        value = str(value)  # a group may be called 3
-    if type(value) is not wanted:
-        raise UserError(f"{dotted} = {value!r}: give {_NAMES[wanted]}")
-    if found is not None:
-        _check_range(dotted, value, found.metadata)
-    return value
-
-
-def _check_range(dotted: str, value: Any, limits: Mapping[str, Any]) -> None:
-    choices, least, most = limits["choices"], limits["least"], limits["most"]
-    if choices and value not in choices:
-        listed = ", ".join(choices)
-        raise UserError(f"{dotted} = {value!r}: give one of {listed}.{nearest(value, choices)}")
-    if (least is not None and not value >= least) or (most is not None and not value <= most):
-        within = f"at least {least:g}" if most is None else f"between {least:g} and {most:g}"
-        raise UserError(f"{dotted} = {value!r}: must be {within}")
-
-
-def _section_toml(name: str, section: Any) -> str:
-    lines, tables = [f"[{name}]"], []
-    for found in fields(section):
-        value = getattr(section, found.name)
-        note = f"# {found.metadata['help']}"
-        if found.metadata["choices"]:
-            note += f" ({', '.join(found.metadata['choices'])})"
-        if isinstance(value, dict):
-            body = tomli_w.dumps(value)
-            tables += ["", note, f"[{name}.{found.name}]", *body.splitlines()]
-        elif value is None:  # TOML has no word for it
-            lines += [note, f'{found.name} = "none"']
-        elif isinstance(value, tuple | list):
-            inner = ", ".join(tomli_w.dumps({"v": v}).strip()[4:] for v in value)
-            lines += [note, f"{found.name} = [{inner}]"]
-        else:
-            lines += [note, tomli_w.dumps({found.name: value}).strip()]
-    return "\n".join([*lines, *tables, ""])
