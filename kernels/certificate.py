@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -235,7 +236,8 @@ def markdown(tables: Iterable[Table]) -> str:
     for table in tables:
         rows = [table.header, ("---",) * len(table.header), *table.rows]
         lines = ["| " + " | ".join(row) + " |" for row in rows]
-        parts.append(f"### {table.title}\n\n{table.about}\n\n" + "\n".join(lines))
+        about = textwrap.fill(table.about, 100, break_on_hyphens=False)
+        parts.append(f"### {table.title}\n\n{about}\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
 
 
@@ -251,7 +253,7 @@ def read(only: str | None = None, readme: Path = README) -> list[Table]:
         title, about, *body = (block.strip() for block in part.split("\n\n", 2))
         lines = body[0].splitlines()
         header, _, *rows = [tuple(c.strip() for c in line.strip("|").split("|")) for line in lines]
-        variant = header.index("variant")
+        about, variant = " ".join(about.split()), header.index("variant")
         rows = [row for row in rows if _wanted(row[variant].split(" ")[-1], only)]
         tables.append(Table(title, about, header, tuple(rows)))
     return tables

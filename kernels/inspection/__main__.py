@@ -84,6 +84,9 @@ def text(facts: Facts) -> str:
         if bits:
             widths = ", ".join(f"{n} of {b} bits" for b, n in sorted(bits.items(), reverse=True))
             rows.append(f"    {what}: {widths}")
+    if facts.local:
+        most = sorted(facts.local.items(), key=lambda line: -line[1])
+        rows.append(f"    local memory: {', '.join(f'{n} at {place}' for place, n in most)}")
     if loop.stages:
         rows.append(f"    asynchronous copies: at least {loop.stages} stages")
     if loop.divisions:
@@ -104,18 +107,13 @@ def _sizes(name: str) -> dict[str, object]:
     """Return the macros that compile a kernel of 3-D convolution for the sizes of a case."""
     from tinyvid.errors import nearest
     from tinyvid.kernels.conv3d.cases import CASES
+    from tinyvid.kernels.conv3d.cuda import members
 
     cases = {case.name: case for case in CASES}
     if name not in cases:
         raise UserError(f"no case is called {name!r}.{nearest(name, cases)}")
-    g = cases[name].geometry
-    sizes = dict(zip("NCDHW", g.x, strict=True)) | dict(zip("TRS", g.w[2:], strict=True))
-    sizes |= dict(zip("KZPQ", g.y[1:], strict=True)) | {"groups": g.groups}
-    for i, axis in enumerate("dhw"):
-        sizes[f"stride_{axis}"] = g.stride[i]
-        sizes[f"padding_{axis}"] = g.padding[i][0]
-        sizes[f"dilation_{axis}"] = g.dilation[i]
-    return {"GEOMETRY_CONSTANTS": True} | {f"GEOMETRY_{k}": v for k, v in sizes.items()}
+    sizes = {f"GEOMETRY_{member}": n for member, n in members(cases[name].geometry).items()}
+    return {"GEOMETRY_CONSTANTS": True, **sizes}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,8 @@ class LoopFacts:
 class Facts:
     """What is known of a kernel, compiled for `arch` and launched in blocks of `threads`.
 
-    `shared` is the bytes of shared memory of a block, static and dynamic.
+    `shared` is the bytes of shared memory of a block, static and dynamic; `local` says how many
+    instructions of each `file:line` move words to or from local memory, such as spilled registers.
     """
 
     file: Path
@@ -76,6 +78,7 @@ class Facts:
     resources: Resources
     occupancy: Occupancy
     loop: LoopFacts
+    local: Mapping[str, int] = field(default_factory=dict)
 
 
 def inspect(
@@ -103,6 +106,7 @@ def inspect(
     used = resources(compiled)[symbol]
     threads = threads or used.max_threads or 256
     shared = used.shared + dynamic_shared
+    function = functions(compiled)[symbol]
     return Facts(
         file=compiled.file,
         kernel=kernel,
@@ -112,7 +116,8 @@ def inspect(
         shared=shared,
         resources=used,
         occupancy=occupancy(arch, threads, used.registers, shared),
-        loop=loop_facts(functions(compiled)[symbol], compiled.file),
+        loop=loop_facts(function, compiled.file),
+        local=Counter(_place(i) for i in function.instructions if i.kind == "local"),
     )
 
 
@@ -128,13 +133,15 @@ def loop_facts(function: Function, file: Path) -> LoopFacts:
         kinds=dict(counts(code)),
         load_bits=dict(loads),
         shared_bits=dict(widths(code, "LDS")),
-        divisions=tuple(
-            dict.fromkeys(f"{Path(i.file).name}:{i.line}" for i in integer_divisions(code))
-        ),
+        divisions=tuple(dict.fromkeys(_place(i) for i in integer_divisions(code))),
         stages=stages(code),
         lines=(min(own, default=0), max(own, default=0)),
         code=code,
     )
+
+
+def _place(instruction: Instruction) -> str:
+    return f"{Path(instruction.file).name}:{instruction.line}"
 
 
 def _without_end(code: tuple[Instruction, ...]) -> tuple[Instruction, ...]:

@@ -72,6 +72,14 @@ def test_the_command_prints_the_facts(toolchain, samples):
         assert part in done.stdout
 
 
+def test_the_command_tells_where_registers_are_spilled(toolchain, samples):
+    line = next(
+        n for n, row in enumerate(samples.read_text().splitlines(), 1) if " spilled(" in row
+    )
+    done = command(samples, "--kernel", "spilled", "--arch", "sm_80")
+    assert re.search(rf"local memory: \d+ at samples\.cu:{line}", done.stdout)
+
+
 def test_the_command_tells_errors_in_a_sentence(toolchain, samples):
     done = command(samples, "--kernel", "none", "--arch", "sm_80")
     assert done.returncode == 2
