@@ -6,7 +6,6 @@ from compare import assert_close
 
 from tinyvid.errors import UserError
 from tinyvid.metrics import (
-    bootstrap_interval,
     confusion_matrix,
     cross_entropy,
     fuse,
@@ -15,6 +14,7 @@ from tinyvid.metrics import (
     measure,
     rank_of_label,
     softmax,
+    wilson_interval,
 )
 
 
@@ -102,7 +102,7 @@ def test_measure_by_hand():
     assert got.video_hit_k == 1.0  # k is capped at 2 classes
     assert got.mean_class == 0.5
     assert_close(got.confusion, np.array([[0, 0], [1, 1]]))
-    assert got.interval == (0.0, 1.0)
+    assert got.interval == wilson_interval(1, 2)
 
 
 def test_hit_5_of_many_classes():
@@ -112,14 +112,21 @@ def test_hit_5_of_many_classes():
     assert got.video_hit_k == pytest.approx(2 / 3)
 
 
-def test_bootstrap_agrees_with_resampling():
-    hits = np.arange(40) < 30
+def test_the_interval_ends_where_what_was_seen_becomes_unlikely():
+    for hits, count in ((0, 9), (1, 3), (9, 9), (30, 40), (197, 200)):
+        for end, sign in zip(wilson_interval(hits, count), (1, -1), strict=True):
+            if 0 < end < 1:
+                z = (hits / count - end) / np.sqrt(end * (1 - end) / count)
+                assert z == pytest.approx(sign * 1.959964)
+    low, high = wilson_interval(9, 9)
+    assert (round(low, 4), high) == (0.7009, 1.0)
+    assert wilson_interval(0, 9) == pytest.approx((0.0, 1 - low))
+    assert np.isnan(wilson_interval(0, 0)).all()
+
+
+def test_the_interval_covers_the_true_share():
     rng = np.random.default_rng(5)
-    shares = hits[rng.integers(0, 40, size=(20_000, 40))].mean(axis=1)
-    want = np.quantile(shares, [0.025, 0.975])
-    assert_close(np.array(bootstrap_interval(hits)), want, atol=0.026)  # one video
-    assert bootstrap_interval(hits) == bootstrap_interval(hits)
-    assert bootstrap_interval(np.ones(9, bool)) == (1.0, 1.0)
-    assert np.isnan(bootstrap_interval(np.zeros(0, bool))).all()
-    wide, narrow = bootstrap_interval(hits), bootstrap_interval(np.tile(hits, 100))
-    assert narrow[1] - narrow[0] < (wide[1] - wide[0]) / 5
+    for share in (0.3, 0.7, 0.95):
+        ends = np.array([wilson_interval(n, 40) for n in range(41)])
+        low, high = ends[rng.binomial(40, share, 20_000)].T
+        assert 0.92 < ((low <= share) & (share <= high)).mean() < 0.98
