@@ -17,7 +17,8 @@ import numba
 from tinyvid.errors import UserError
 from tinyvid.kernels import cache
 
-_lock = Lock()  # Numba's setting is one for the process
+_settings: Any = numba.config  # one for the process, hence the lock
+_lock = Lock()
 
 
 def njit(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -45,12 +46,12 @@ def _folder() -> Iterator[bool]:
     Numba asks for the folder once, when it decorates. Yields whether there is one.
     """
     with _lock:
-        given = numba.config.CACHE_DIR
+        given = _settings.CACHE_DIR
         if given:
             yield True
             return
         try:
-            numba.config.CACHE_DIR = str(cache.folder("numba"))
+            _settings.CACHE_DIR = str(cache.folder("numba"))
         except UserError as error:
             warnings.warn(f"compiling anew in each process: {error}", RuntimeWarning, stacklevel=4)
             yield False
@@ -58,4 +59,4 @@ def _folder() -> Iterator[bool]:
         try:
             yield True
         finally:
-            numba.config.CACHE_DIR = given
+            _settings.CACHE_DIR = given
