@@ -41,12 +41,13 @@ KERNEL = (
     *(*STACK, "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing"),
     *("-g1", LINES),
 )
+FRAMES = "-fno-omit-frame-pointer"  # the checker follows them to say who called
 # Every access of the kernel becomes a call into the checker; so that one access stays one call,
 # loops are not vectorised, and a float4 is not split into its members. A vector type at an odd
 # address is reported by the second sanitizer.
 CHECKED = (
     *(*STACK, "-O1", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing"),
-    *("-fno-tree-sra", "-g", LINES),
+    *("-fno-tree-sra", FRAMES, "-g", LINES),
     *("-fsanitize=thread", "-fsanitize=alignment", "-DEMULATOR_CHECKED"),
 )
 # Volatile accesses are told apart; the beginning and end of a function are of no interest.
@@ -153,7 +154,8 @@ def build(
 
 def runtime(checked: bool) -> list[Path]:
     """Return the runtime's objects, compiled now if there are none for these sources."""
-    options = [*COMMON, "-O3", *_native(), *(["-DEMULATOR_CHECKED"] if checked else []), *_extra()]
+    options = [*COMMON, "-O3", *_native(), *_extra()]
+    options += ["-DEMULATOR_CHECKED", FRAMES] if checked else []
     files = RUNTIME + CHECKER if checked else RUNTIME
     key = _hash([*machine(), *options, *_emulator_files()])
     folder = cache.folder("emulator") / f"runtime-{key}"

@@ -71,6 +71,7 @@ struct Finding {
   int64_t size = 0;     // of the array, bytes
   int64_t count = 0;    // how many accesses found it
   End here, other;
+  uint64_t callers[24] = {};  // return addresses, from the innermost out, counted as End::address
 };
 
 // Findings of one kind at one pair of places are one, with a count.

@@ -9,21 +9,29 @@ Arrays are NumPy arrays and are worked on in place. A launch returns when it has
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tinyvid.errors import UserError, nearest
-from tinyvid.kernels.emulator import native, report
+from tinyvid.kernels.emulator import lines, native, report
 from tinyvid.kernels.emulator.arguments import Arguments
 from tinyvid.kernels.emulator.build import Build, build
-from tinyvid.kernels.emulator.settings import COPIES, SCHEDULES, Options, current
+from tinyvid.kernels.emulator.settings import SCHEDULES, Options, current
 
 # What every GPU since compute capability 5 allows.
 MOST_THREADS, MOST_BLOCK, MOST_GRID = 1024, (1024, 1024, 64), (2**31 - 1, 65535, 65535)
+
+
+Sizes: TypeAlias = tuple[tuple[int, int, int], tuple[int, int, int]]
+
+_SPACE = {False: native.GLOBAL, True: native.CONSTANT}
+# Of all libraries: the handlers of signals that a launch sets up are the process's.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 class KernelFault(RuntimeError):
@@ -34,13 +42,13 @@ class KernelFault(RuntimeError):
         kernel: its name. file, line: where. block, thread: (x, y, z) of who met it first.
     """
 
-    def __init__(self, kernel: str, fault: native.Fault, place: report.Place, text: str = ""):
+    def __init__(self, kernel: str, fault: native.Fault, place: lines.Place, text: str = ""):
         self.kind, self.text = fault.kind.decode(), text or fault.text.decode()
         self.kernel = kernel
         self.file, self.line = place.file, place.line
         self.block, self.thread = fault.block.tuple(), fault.thread.tuple()
         super().__init__(
-            f"{report.shown(self.file)}:{self.line}: {self.kind} in {kernel}, "
+            f"{lines.shown(self.file)}:{self.line}: {self.kind} in {kernel}, "
             f"block {self.block}, thread {self.thread}: {self.text}"
         )
 
@@ -205,27 +213,13 @@ class Function:
             AccessError: the checker found one, and no `Options.watch` is there to be told.
         """
         options = current()
-        made, library = self.module.built(options.checked)
+        _, library = self.module.built(options.checked)
         kernel = library.kernels[self.name]
-        sizes = _sizes("grid", grid, MOST_GRID), _sizes("block", block, MOST_BLOCK)
-        threads = sizes[1][0] * sizes[1][1] * sizes[1][2]
-        most = kernel.most_threads or MOST_THREADS
-        if threads > most:
-            why = "its __launch_bounds__ allow" if kernel.most_threads else "a GPU takes at most"
-            raise UserError(
-                f"{self.name}: block={tuple(block)} has {threads} threads; {why} {most}"
-            )
-        source = made.source.kernels.get(self.name.partition("<")[0])
-        names = source.parameters if source else []
+        sizes = _check_sizes(self.name, kernel, grid, block)
+        names = [name for name, _ in self.parameters]
         arguments = Arguments(self.name, kernel, names, args, guarded=options.checked)
         regions = arguments.regions + [
-            native.Region(
-                v.name,
-                v.address,
-                v.bytes,
-                native.CONSTANT if v.constant else native.GLOBAL,
-                None,
-            )
+            native.Region(v.name, v.address, v.bytes, _SPACE[v.constant], None)
             for v in library.variables.values()
         ]
         request = native.Request(
@@ -237,35 +231,59 @@ class Function:
             len(regions),
             SCHEDULES.index(options.schedule),
             options.seed,
-            COPIES.index(options.copies) == 0,
+            options.copies == "late",
             self.module.cooperative,
             1 if options.checked else _workers(options),
         )
-        checker = report.Checker(library.handle, library.path) if options.checked else None
-        if checker is not None:
-            checker.options(count_lines=options.count_lines)
-        fault = library.launch(kernel, request)
-        arguments.finish()
-        findings = checker.take_findings(self.name, *sizes) if checker is not None else []
-        error = _error(self.name, fault, library, findings) if fault else None
         if options.checked:
-            counts = checker.take_counts() if checker and options.count_lines else []
+            launched = self._launch_checked(library, request, sizes, options)
+            arguments.finish()
             if options.watch is not None:
-                options.watch(Launched(self.module, self.name, *sizes, findings, counts, error))
-            elif findings:
-                raise report.AccessError(findings)
+                options.watch(launched)
+            elif launched.findings:
+                raise report.AccessError(launched.findings)
+            error = launched.fault
+        else:
+            with _ONE_AT_A_TIME:
+                fault = library.launch(kernel, request)
+            error = _error(self.name, fault, library, [])
         if error is not None:
             raise error
 
+    def _launch_checked(
+        self, library: native.Library, request: native.Request, sizes: Sizes, options: Options
+    ) -> Launched:
+        checker = report.Checker(library.handle, library.path)
+        with _ONE_AT_A_TIME:
+            checker.options(count_lines=options.count_lines)
+            fault = library.launch(library.kernels[self.name], request)
+            findings = checker.take_findings(self.name, *sizes)
+            counts = checker.take_counts() if options.count_lines else []
+        error = _error(self.name, fault, library, findings)
+        return Launched(self.module, self.name, *sizes, findings, counts, error)
+
 
 def _error(
-    kernel: str, fault: native.Fault, library: native.Library, findings: list[report.Finding]
-) -> KernelFault:
+    kernel: str, fault: native.Fault | None, library: native.Library, findings: list[report.Finding]
+) -> KernelFault | None:
+    if fault is None:
+        return None
     if fault.code:  # met by the processor
-        return KernelFault(kernel, fault, report.line_of(library.path, fault.code))
+        return KernelFault(kernel, fault, lines.line_of(library.path, fault.code))
     if fault.site.file is None:  # met by the checker, whose last finding says more
         return KernelFault(kernel, fault, findings[-1].place, findings[-1].text)
-    return KernelFault(kernel, fault, report.Place(fault.site.file.decode(), fault.site.line))
+    return KernelFault(kernel, fault, lines.Place(fault.site.file.decode(), fault.site.line))
+
+
+def _check_sizes(
+    kernel: str, entry: native.Kernel, grid: Sequence[int], block: Sequence[int]
+) -> Sizes:
+    sizes = _sizes("grid", grid, MOST_GRID), _sizes("block", block, MOST_BLOCK)
+    threads, most = math.prod(sizes[1]), entry.most_threads or MOST_THREADS
+    if threads > most:
+        why = "its __launch_bounds__ allow" if entry.most_threads else "a GPU takes at most"
+        raise UserError(f"{kernel}: block={tuple(block)} has {threads} threads; {why} {most}")
+    return sizes
 
 
 def _sizes(name: str, sizes: Sequence[int], most: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -1,23 +1,20 @@
 """What the access checker found in a launch, in words, with the lines of the kernel's own file.
 
-The checker (checker.cpp) keeps a finding with addresses in the compiled code; here `addr2line`
-turns all of a launch's at once into lines, and the inlined functions around them.
+The checker (checker.cpp) keeps a finding with addresses in the compiled code; lines.py finds the
+lines.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
-import shutil
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 
-from tinyvid.errors import UserError
+from tinyvid.kernels.emulator.lines import NOWHERE, Place, frames_of
 
-EMULATOR = Path(__file__).resolve().parent
 _READ, _WRITE, _STRONG = 0, 1, 2  # findings.h
 _SPACES = ("global", "constant", "shared")  # hooks.h
 MOST_TOLD = 20  # findings in the text of an error
@@ -29,19 +26,6 @@ Triple = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Place:
-    """A line of source; `within` are the lines it was inlined into, innermost first."""
-
-    file: str
-    line: int
-    function: str = ""
-    within: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{shown(self.file)}:{self.line}" if self.line else "an unknown line"
-
-
-@dataclass(frozen=True)
 class Finding:
     """One fault of a kernel; `str()` is the sentence that a person reads.
 
@@ -49,7 +33,8 @@ class Finding:
         kind: "race", "out of bounds", "uninitialised read", "copy not waited for", "source changed
             during copy", "misaligned access", "write to constant memory", or a kind that the
             runtime names: "divergent barrier", "divergent collective", "too much shared memory"...
-        kernel: the kernel's name. place: where the access stands.
+        kernel: the kernel's name. place: where the access stands. callers: from where that
+            function was called, innermost first.
         block, thread: who made it, as (x, y, z).
         action: "reads", "writes" or "updates" (an atomic); empty for a fault of the runtime.
         array, space: the memory's name, and "shared", "global" or "constant". Both are empty
@@ -78,6 +63,7 @@ class Finding:
     other_block: Triple | None = None
     other_thread: Triple | None = None
     other_action: str = ""
+    callers: tuple[Place, ...] = ()
     count: int = 1
 
     @property
@@ -94,10 +80,10 @@ class Finding:
 
     def __str__(self) -> str:
         times = f" ({self.count} times)" if self.count > 1 else ""
-        inlined = f" [called from {', '.join(self.place.within)}]" if self.place.within else ""
+        callers = f" [called from {', '.join(map(str, self.callers))}]" if self.callers else ""
         return (
             f"{self.place}: {self.kind}: {self.kernel}, block {self.block}, thread {self.thread} "
-            f"{self.text}{times}{inlined}"
+            f"{self.text}{times}{callers}"
         )
 
 
@@ -203,6 +189,7 @@ class _Finding(ctypes.Structure):  # findings.h: Finding
         ("count", ctypes.c_int64),
         ("here", _End),
         ("other", _End),
+        ("callers", ctypes.c_uint64 * 24),
     ]
 
 
@@ -239,10 +226,19 @@ class Checker:
         raw = (_Finding * count)()
         self._library.checker_take_findings(raw)
         ends = [end for f in raw for end in (f.here, f.other)]
-        places = self._places([(e.file, e.line, e.address) for e in ends])
+        called = [[address - 1 for address in f.callers if address] for f in raw]
+        frames_of(self._path, {a for chain in called for a in chain} | _addresses(ends))
         return merge(
-            _finding(f, kernel, grid, block, places[2 * i], places[2 * i + 1])
-            for i, f in enumerate(raw)
+            _finding(
+                f,
+                kernel,
+                grid,
+                block,
+                self._place(f.here) or NOWHERE,
+                self._place(f.other),
+                self._chain(chain),
+            )
+            for f, chain in zip(raw, called, strict=True)
         )
 
     def take_counts(self) -> list[LineCount]:
@@ -250,11 +246,10 @@ class Checker:
         count = self._library.checker_line_count()
         raw = (_Line * count)()
         self._library.checker_take_lines(raw)
-        places = self._places([(r.file, r.line, r.address) for r in raw])
+        frames_of(self._path, _addresses(raw))
         return merge_counts(
             LineCount(
-                # A helper may be inlined in many places; its own line stands for all of them.
-                replace(place, within=()),
+                self._place(r) or NOWHERE,
                 "shared" if r.shared else "global",
                 "write" if r.write else "read",
                 r.bytes,
@@ -262,88 +257,30 @@ class Checker:
                 r.moved,
                 r.fewest,
             )
-            for r, place in zip(raw, places, strict=True)
-            if place and r.requests
+            for r in raw
+            if r.requests
         )
 
-    def _places(self, ends: Sequence[tuple[bytes | None, int, int]]) -> list[Place | None]:
-        # A return address is that of the next instruction, which may be of the next line.
-        addresses = sorted({address - 1 for file, _, address in ends if not file and address})
-        lines = dict(zip(addresses, _lines_of(self._path, tuple(addresses)), strict=True))
-        places: list[Place | None] = []
-        for file, line, address in ends:
-            if file:
-                places.append(Place(os.path.normpath(file.decode()), line))
-            else:
-                places.append(lines.get(address - 1) if address else None)
-        return places
+    def _place(self, end: _End | _Line) -> Place | None:
+        if end.file:
+            return Place(os.path.normpath(end.file.decode()), end.line)
+        if not end.address:
+            return None
+        frames = frames_of(self._path, [end.address - 1])[end.address - 1]
+        return frames[0] if frames else NOWHERE
+
+    def _chain(self, addresses: Sequence[int]) -> list[Place]:
+        """Return the places on a stack, innermost first."""
+        frames = frames_of(self._path, addresses)
+        return [place for address in addresses for place in frames[address]]
 
 
-@lru_cache(maxsize=256)
-def _lines_of(library: str, addresses: tuple[int, ...]) -> list[Place]:
-    """Return the line of the kernel's source for each address of a library's code.
-
-    Raises:
-        UserError: there is no addr2line.
-    """
-    if not addresses:
-        return []
-    program = shutil.which("addr2line") or shutil.which("llvm-addr2line")
-    if program is None:
-        raise UserError(
-            "the access checker needs addr2line to name the lines of its findings; install it "
-            "(Debian and Ubuntu: apt install binutils; Fedora: dnf install binutils)"
-        )
-    done = subprocess.run(
-        [program, "-e", library, "-a", "-f", "-i", "-C", *map(hex, addresses)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    frames: list[tuple[str, str]] = []
-    places: list[list[tuple[str, str]]] = []
-    rows = iter(done.stdout.splitlines())
-    for row in rows:
-        if row.startswith("0x") and ":" not in row:
-            places.append(frames := [])
-        else:
-            frames.append((row, next(rows, "??:0")))
-    return [_own_frame(frames) for frames in places]
-
-
-def line_of(library: str | Path, address: int) -> Place:
-    """Return the line of an instruction, given by its distance from the library's first byte."""
-    return _lines_of(str(library), (address,))[0]
-
-
-def _own_frame(frames: Sequence[tuple[str, str]]) -> Place:
-    """Choose, of inlined functions from the innermost out, the first that is not the emulator's.
-
-    Where that is in a header, the places that it was called from are told, too.
-    """
-    own = []
-    for function, where in frames:
-        file, _, line = where.split(" (discriminator")[0].rpartition(":")
-        path = os.path.normpath(file)
-        if line.isdigit() and int(line) and EMULATOR not in Path(path).parents:
-            own.append((path, int(line), function.partition("(")[0].rpartition("::")[2]))
-    if not own:
-        return Place("?", 0)
-    file, number, function = own[0]
-    called = tuple(f"{shown(f)}:{n}" for f, n, _ in own[1:]) if not file.endswith(".cu") else ()
-    return Place(file, number, function, called)
+def _addresses(ends: Iterable[_End | _Line]) -> set[int]:
+    # A return address is that of the next instruction, which may be of the next line.
+    return {end.address - 1 for end in ends if not end.file and end.address}
 
 
 # ---- in words ----------------------------------------------------------------------------------
-
-
-def shown(file: str) -> str:
-    """Return a path as a person sees it: relative where that is no longer."""
-    try:
-        relative = os.path.relpath(file)
-    except ValueError:  # another drive
-        return file
-    return relative if not relative.startswith(os.pardir) else file
 
 
 def _index(number: int, size: Triple) -> Triple:
@@ -359,14 +296,20 @@ def _finding(
     kernel: str,
     grid: Triple,
     block: Triple,
-    place: Place | None,
+    place: Place,
     other_place: Place | None,
+    stack: Sequence[Place],
 ) -> Finding:
     here, other = raw.here, raw.other
+    # The access is told with its own place; what is above it on the stack called it.
+    at = [(p.file, p.line) for p in stack]
+    own = (place.file, place.line)
+    callers = stack[at.index(own) + 1 :] if own in at else stack
     finding = Finding(
         kind=raw.kind.decode(),
         kernel=kernel,
-        place=place or Place("?", 0),
+        place=place,
+        callers=tuple(caller for caller, _ in groupby(callers)),
         block=_index(here.block, grid),
         thread=_index(here.thread, block),
         text=raw.text.decode(errors="replace"),

@@ -29,6 +29,7 @@ moved   shared: wavefronts, each one word from every bank; global: sectors of 32
 fewest  how few would do for as many lanes and bytes; 1.00x is perfect"""
 
 Launches = list[tuple[str, Callable[[], object]]]
+QUICK = 6  # launches: two cases of a convolution's three passes
 
 
 @app.callback(invoke_without_command=True)
@@ -77,6 +78,9 @@ def check(
     counts: Annotated[
         bool, typer.Option("--counts/--no-counts", help="Count what each line's accesses cost.")
     ] = True,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Of a file of tinyvid's, take the first few cases.")
+    ] = False,
 ) -> None:
     """Run kernels on the CPU and look for races and accesses out of place.
 
@@ -108,8 +112,9 @@ def check(
     found = 0
     for file in files:
         with _launches(file, words, define or [], script) as (launches, notes):
-            report, seconds = _run(launches, schedules, landings, seed, counts, console)
-            _tell(file, report, seconds, len(launches), notes(), console)
+            chosen = launches[:QUICK] if quick else launches
+            report, first_in, seconds = _run(chosen, schedules, landings, seed, counts, console)
+            _tell(file, report, first_in, seconds, len(chosen), notes(), console)
             found += len(report.findings)
     if found:
         raise typer.Exit(1)
@@ -190,12 +195,14 @@ def _run(
     seed: int,
     counts: bool,
     console: Console,
-) -> tuple[Report, float]:
+) -> tuple[Report, list[str], float]:
+    """Return what was found, in which launch each finding came first, and the seconds it took."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from tinyvid.kernels.emulator.check import Report, check
 
     report = Report()
+    first_in: list[str] = []
     start = time.perf_counter()
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(
@@ -205,15 +212,22 @@ def _run(
         for name, run in launches:
             progress.update(task, description=name)
             check(run, schedules, copies, seed, counts, report)
+            first_in += [name] * (len(report.findings) - len(first_in))
             progress.advance(task)
-    return report, time.perf_counter() - start
+    return report, first_in, time.perf_counter() - start
 
 
 # ---- what is printed ---------------------------------------------------------------------------
 
 
 def _tell(
-    file: Path, report: Report, seconds: float, cases: int, notes: list[str], console: Console
+    file: Path,
+    report: Report,
+    first_in: list[str],
+    seconds: float,
+    cases: int,
+    notes: list[str],
+    console: Console,
 ) -> None:
     def line(text: str, style: str = "") -> None:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
@@ -222,12 +236,15 @@ def _tell(
     if report.counts:
         console.print(table(report.counts, console.width), highlight=False)
         line(LEGEND, "dim")
-    for finding in report.findings:
+    for finding, name in zip(report.findings, first_in, strict=True):
         line(f"\n{finding}", "red")
-        for place in (finding.place, finding.other_place):
+        ends = [finding.place, finding.other_place]
+        for place in ends[:1] if ends[0] == ends[1] else ends:
             text = linecache.getline(place.file, place.line).strip() if place else ""
-            if place and text and (place is finding.place or place != finding.place):
+            if place and text:
                 line(f"  {place.line:5}  {text}", "dim")
+        if cases > 1:
+            line(f"  first in {name}", "dim")
     count = len(report.findings)
     for note in notes if not count else []:  # after a finding, results mean little
         line(f"note: {note}", "yellow")

@@ -11,7 +11,8 @@ from emulated import module, needs_compiler
 
 from tinyvid.kernels.emulator import Module, options
 from tinyvid.kernels.emulator.check import check
-from tinyvid.kernels.emulator.report import AccessError, Finding, Place, merge
+from tinyvid.kernels.emulator.lines import Place
+from tinyvid.kernels.emulator.report import AccessError, Finding, merge
 from tinyvid.kernels.emulator.settings import COPIES, SCHEDULES
 from tinyvid.kernels.launch import empty, write_global
 
@@ -252,7 +253,7 @@ def test_memory_that_is_not_the_kernels_arrays():
     x = np.arange(8 * 40, dtype=i32)
     for schedule, copies in MODES:
         with options(checked=True, schedule=schedule, copies=copies):
-            write_global(module("sound.cu"), "order", order)
+            write_global(module("sound.cu", cooperative=False), "order", order)
             y = unset(40)
             launch("sound.cu", "local_arrays", (1,), (40,), [x, y])
     local = np.empty((40, 8), f32)
@@ -466,5 +467,5 @@ def test_a_fault_in_a_header_tells_who_called_it(tmp_path):
         Module(tmp_path / "user.cu").get_function("user")((1,), (32,), [floats(32), unset(32)])
     (finding,) = raised.value.findings
     assert (Path(finding.file).name, finding.line) == ("helper.cuh", 2)
-    assert [Path(within).name for within in finding.place.within] == ["user.cu:4"]
+    assert [(Path(c.file).name, c.line) for c in finding.callers] == [("user.cu", 4)]
     assert "[called from " in str(finding)
