@@ -7,7 +7,10 @@
 
 namespace emulator {
 
-static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE};
+static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGINT};
+static constexpr int COUNT = sizeof SIGNALS / sizeof *SIGNALS;
+static struct sigaction before[COUNT];  // what to do with them outside of kernels
+static volatile sig_atomic_t interrupts;
 
 // Where the program was, as the system saved it.
 static const char* program_counter(void* context) {
@@ -21,41 +24,66 @@ static const char* program_counter(void* context) {
 #endif
 }
 
-static void on_signal(int signal, siginfo_t* info, void* context) {
+static bool in_kernel(const Worker* w) { return w && w->thread && now.stack_low; }
+
+[[noreturn]] static void end_launch(Worker* w, const char* kind, void* context, const char* text) {
+  // The line is not known here; Python finds it from how far into the library the program was.
+  const char* at = program_counter(context);
+  Dl_info library;
+  w->fault.code = at && dladdr(at, &library) ? at - static_cast<char*>(library.dli_fbase) : 0;
+  set_fault(*w->thread, kind, {"", 0}, "%s", text);
+  switch_fibre(w->thread->fibre, w->scheduler);  // for good
+  __builtin_unreachable();
+}
+
+static void on_crash(int signal, siginfo_t* info, void* context) {
   Worker* w = worker;
-  if (!w || !w->thread || !now.stack_low) {  // not a kernel's: let it end the process
+  if (!in_kernel(w)) {  // it happens again, and ends the process
     struct sigaction standard = {};
     standard.sa_handler = SIG_DFL;
     sigaction(signal, &standard, nullptr);
     return;
   }
-  // The line is not known here; Python finds it from how far into the library the program was.
-  const char* at = program_counter(context);
-  Dl_info library;
-  w->fault.code = at && dladdr(at, &library) ? at - static_cast<char*>(library.dli_fbase) : 0;
-  Site nowhere{"", 0};
   const char* address = static_cast<const char*>(info->si_addr);
   if (signal == SIGFPE)
-    set_fault(*w->thread, "division by zero", nowhere, "it divides an integer by zero");
-  else if (address >= now.stack_low && address < now.stack_high)
-    set_fault(*w->thread, "stack overflow", nowhere,
-              "its local variables and calls take more than %zu KiB", STACK >> 10);
-  else
-    set_fault(*w->thread, "out of bounds", nowhere,
-              "it accesses address %p, where there is no memory", info->si_addr);
-  switch_fibre(w->thread->fibre, w->scheduler);  // for good
+    end_launch(w, "division by zero", context, "it divides an integer by zero");
+  char text[100];
+  if (address >= now.stack_low && address < now.stack_high) {
+    snprintf(text, sizeof text, "its local variables and calls take more than %zu KiB",
+             STACK >> 10);
+    end_launch(w, "stack overflow", context, text);
+  }
+  snprintf(text, sizeof text, "it accesses address %p, where there is no memory", info->si_addr);
+  end_launch(w, "out of bounds", context, text);
+}
+
+// Python's own handler only takes a note, which it reads when the launch has ended. A launch that
+// does not end is told the second time.
+static void on_interrupt(int signal, siginfo_t* info, void* context) {
+  const struct sigaction& python = before[COUNT - 1];
+  if (python.sa_flags & SA_SIGINFO)
+    python.sa_sigaction(signal, info, context);
+  else if (python.sa_handler != SIG_DFL && python.sa_handler != SIG_IGN)
+    python.sa_handler(signal);
+  Worker* w = worker;
+  if (++interrupts < 2) return;
+  if (in_kernel(w))
+    end_launch(w, "interrupted", context, "it was still running at the second interrupt");
 }
 
 CatchCrashes::CatchCrashes() {
-  struct sigaction action = {};
-  action.sa_sigaction = on_signal;
-  // NODEFER: the handler is left by a switch, not by a return that would let signals in again.
-  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-  for (int i = 0; i < COUNT; i++) sigaction(SIGNALS[i], &action, &before_[i]);
+  interrupts = 0;
+  for (int i = 0; i < COUNT; i++) {
+    struct sigaction action = {};
+    action.sa_sigaction = SIGNALS[i] == SIGINT ? on_interrupt : on_crash;
+    // NODEFER: the handler is left by a switch, not by a return that would let signals in again.
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    sigaction(SIGNALS[i], &action, &before[i]);
+  }
 }
 
 CatchCrashes::~CatchCrashes() {
-  for (int i = 0; i < COUNT; i++) sigaction(SIGNALS[i], &before_[i], nullptr);
+  for (int i = 0; i < COUNT; i++) sigaction(SIGNALS[i], &before[i], nullptr);
 }
 
 HandlerStack::HandlerStack() : memory_(new char[BYTES]) {

@@ -1,5 +1,6 @@
 // What would end the process ends the launch instead: a kernel that reads where there is no
-// memory, divides an integer by zero, or overruns its stack.
+// memory, divides an integer by zero, or overruns its stack. So does a second Ctrl-C, for a kernel
+// that never ends (say, a thread that spins until another one, whose turn never comes, writes).
 #pragma once
 #include <signal.h>
 
@@ -7,16 +8,12 @@
 
 namespace emulator {
 
-// While one of these lives, on the OS thread that runs a launch, the processor's exceptions in a
-// fibre are faults of its thread.
+// While one of these lives, the processor's exceptions in a fibre are faults of its thread. There is
+// one at a time in a process, since module.py sees to it that there is one launch.
 class CatchCrashes {
  public:
   CatchCrashes();
   ~CatchCrashes();
-
- private:
-  static constexpr int COUNT = 3;
-  struct sigaction before_[COUNT];
 };
 
 // A signal handler cannot run on a stack that has just overflowed. While one of these lives, those

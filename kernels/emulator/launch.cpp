@@ -1,9 +1,10 @@
 // A launch: the blocks of the grid, handed to OS threads, and what Python calls to start it.
+#include <pthread.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstring>
 #include <memory>
-#include <mutex>
 #include <new>
 #include <thread>
 
@@ -19,7 +20,6 @@ struct Engine {  // a worker and the block it works on, kept from launch to laun
   Block block;
 };
 
-std::mutex one_at_a_time;
 std::vector<std::unique_ptr<Engine>> engines;
 
 // The block that runs `i`-th of `count`. Shuffled: i a + b modulo count, a prime to count.
@@ -80,6 +80,9 @@ void run_independent(long count, int workers) {
     for (int i = 1; i < workers && i <= left; i++)
       helpers.emplace_back([&, i] { take_blocks(*engines[i], next, failed, count, [](long) {}); });
   });
+  // One that was interrupted leaves the others at work, perhaps for ever: interrupt them, too.
+  if (failed && worker->failed && !strcmp(worker->fault.kind, "interrupted"))
+    for (std::thread& helper : helpers) pthread_kill(helper.native_handle(), SIGINT);
   for (std::thread& helper : helpers) helper.join();
 }
 
@@ -159,10 +162,9 @@ struct Request {
 
 extern "C" {
 
-// Returns 0, or 1 after a fault, which is then in `fault`; -1 when memory runs out.
+// One launch at a time. Returns 0, or 1 after a fault, which is then in `fault`; -1 when memory runs out.
 __attribute__((visibility("default"))) int emulator_launch(const Kernel* kernel,
                                                            const Request* request, Fault* fault) {
-  std::lock_guard<std::mutex> lock(one_at_a_time);
   Triple grid{request->grid[0], request->grid[1], request->grid[2]};
   Triple block{request->block[0], request->block[1], request->block[2]};
   unsigned long serial = state.serial + 1;

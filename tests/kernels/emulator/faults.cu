@@ -106,3 +106,8 @@ extern "C" __global__ void deep(volatile int* x) {  // fault: deep
 }
 
 extern "C" __global__ void right(float* x) { x[threadIdx.x] = 1; }
+extern "C" __global__ void spins(volatile float* x) {
+  if (threadIdx.x == 0)
+    while (x[1] == 0) x[2] = x[1];  // fault: spins
+  x[1] = 1;
+}

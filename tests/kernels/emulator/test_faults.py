@@ -1,5 +1,10 @@
 """Each fault that ends a launch is caught, and named with line, block and thread."""
 
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 from emulated import HERE, SCHEDULES, module, needs_compiler
@@ -111,3 +116,26 @@ def test_what_would_end_the_process_ends_the_launch(kernel, dtype, kind):
 def test_a_fault_on_another_os_thread():
     with options(workers=3):
         assert fault("by_zero", np.int32, blocks=8).kind == "division by zero"
+
+
+def test_a_kernel_that_never_ends_is_left_by_a_second_interrupt():
+    code = (
+        "import sys, numpy as np; from tinyvid.kernels.emulator import Module; "
+        "spins = Module(sys.argv[1]).get_function('spins'); print('now', flush=True)\n"
+        "try: spins((8,), (64,), (np.zeros(64, np.float32),))\n"
+        "except KeyboardInterrupt: print('interrupted')"
+    )
+    root = HERE.parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, HERE / "faults.cu"],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
+    )
+    assert process.stdout.readline() == "now\n"
+    for _ in range(2):
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[0] == "interrupted\n"
+    assert process.returncode == 0
