@@ -67,6 +67,8 @@ template <bool FPROP> struct Correlation {
   };
   static_assert(SLAB <= 32, "a stage has a bit");
 
+  static constexpr int UNROLL = 1;
+
   const REAL* input;   // x, or gy
   const REAL* filter;  // w
   Axes axes;
@@ -99,18 +101,17 @@ template <bool FPROP> struct Correlation {
     const int tap = stage / tiles(terms(), DEPTH), line = tap / axes.w.taps;
     return tap_at(line / axes.h.taps, line % axes.h.taps, tap % axes.w.taps, axes);
   }
-  __device__ __forceinline__ void prepare(Tables& tables, int slab) const {
-    const int begin = slab * SLAB, count = min(SLAB, stages() - begin);
+  __device__ __forceinline__ void prepare(Tables& tables, int begin, int end) const {
     for (int i = threadIdx.x; i < ROWS; i += THREADS) {
       const Place place = place_of(row0 + i, axes);
       unsigned bits = 0;
-      for (int stage = 0; stage < count; stage++) {
-        bits |= unsigned(meets(place, tap_of(begin + stage), axes)) << stage;
+      for (int stage = begin; stage < end; stage++) {
+        bits |= unsigned(meets(place, tap_of(stage), axes)) << (stage - begin);
       }
       tables.windows[i] = {place.cell, bits};
     }
-    if (threadIdx.x < count) {
-      const int stage = begin + threadIdx.x;
+    const int stage = begin + threadIdx.x;
+    if (stage < end) {
       const Tap tap = tap_of(stage);
       const int channel = stage % tiles(terms(), DEPTH) * DEPTH;
       tables.stages[threadIdx.x] = {
@@ -165,6 +166,8 @@ struct FilterGradient {
     Place places[SLAB * DEPTH];  // of the output cells of a slab
   };
 
+  static constexpr int UNROLL = DEPTH / CHUNK;
+
   const REAL *x, *gy;
   Axes axes;
   Block block;
@@ -191,9 +194,9 @@ struct FilterGradient {
   }
 
   __device__ __forceinline__ int stages() const { return tiles(axes.rows(), DEPTH); }
-  __device__ __forceinline__ void prepare(Tables& tables, int slab) const {
-    for (int i = threadIdx.x; i < SLAB * DEPTH; i += THREADS) {
-      tables.places[i] = place_of(slab * (SLAB * DEPTH) + i, axes);
+  __device__ __forceinline__ void prepare(Tables& tables, int begin, int end) const {
+    for (int i = threadIdx.x; i < (end - begin) * DEPTH; i += THREADS) {
+      tables.places[i] = place_of(begin * DEPTH + i, axes);
     }
   }
 
@@ -227,20 +230,12 @@ struct FilterGradient {
   }
 };
 
-// The same number, but the compiler does not know it: what follows from it is computed there and
-// then, not ahead of a loop and held in registers all through.
-__device__ __forceinline__ int opaque(int number) {
-#ifdef __CUDACC__
-  asm volatile("" : "+r"(number));
-#endif
-  return number;
-}
-
-// The slabs of a block: all of them, or a slice.
+// The slabs of a block: all of them, or a slice, which may be of none.
 struct Slabs {
   int begin, end;
-  __device__ __forceinline__ Slabs(int stages, const Block& block) {
-    const int all = max(1, tiles(stages, SLAB));
+  template <class Problem> __device__ __forceinline__ Slabs(const Problem& problem) {
+    const Block& block = problem.block;
+    const int all = tiles(problem.stages(), SLAB);
     begin = all * block.slice / block.slices;
     end = all * (block.slice + 1) / block.slices;
   }
@@ -252,7 +247,7 @@ __device__ __forceinline__ void store(const Problem& problem, int slab,
                                       const REAL (&sums)[ROWS_EACH][COLUMNS_EACH],
                                       const REAL* bias, int relu, REAL* out) {
   const Block& block = problem.block;
-  const Slabs slabs(problem.stages(), block);
+  const Slabs slabs(problem);
   const Finish finish = {bias, relu != 0};
   out += block.slice * Problem::output_size();
 #pragma unroll
@@ -266,7 +261,7 @@ __device__ __forceinline__ void store(const Problem& problem, int slab,
       REAL* to = out + row + column * problem.column_step();
       REAL value = sums[i][j];
       if (slab > slabs.begin) value += *to;
-      if (slab + 1 == slabs.end && block.slices == 1) {
+      if (slab + 1 >= slabs.end && block.slices == 1) {
         value = finish(value, block.group * Problem::columns() + column);
       }
       *to = value;
@@ -281,18 +276,17 @@ __device__ __forceinline__ void run(const REAL* first, const REAL* second, const
   __shared__ typename Problem::A a[2];
   __shared__ typename Problem::B b[2];
   __shared__ typename Problem::Tables tables;
-  const Problem problem(first, second, blockIdx.x);
-  const int stages = problem.stages();
-  const Slabs slabs(stages, problem.block);
-
-  for (int slab = slabs.begin; slab < slabs.end; slab++) {
-    // Others may still read the last stage of the slab before, and its tables.
-    __syncthreads();
-    problem.prepare(tables, slab);
+  int slab = Slabs(Problem(first, second, blockIdx.x)).begin;
+  // Once at least: where there is nothing to sum up, the outputs are zero.
+  for (bool more = true; more; slab++) {
+    const Problem problem(first, second, opaque(blockIdx.x));
+    const int begin = slab * SLAB;
+    const int end = min(problem.stages(), min(slab + 1, Slabs(problem).end) * SLAB);
+    __syncthreads();  // others may still read the last stage of the slab before, and its tables
+    problem.prepare(tables, begin, end);
     __syncthreads();  // the tables are written before a load looks into them
 
     REAL sums[ROWS_EACH][COLUMNS_EACH] = {};
-    const int begin = slab * SLAB, end = min(stages, begin + SLAB);
     if (begin < end) {
       problem.load(a[0], b[0], tables, begin);
       cp_async_commit();
@@ -307,10 +301,12 @@ __device__ __forceinline__ void run(const REAL* first, const REAL* second, const
         problem.load(a[1 - now], b[1 - now], tables, stage + 1);
         cp_async_commit();
       }
-      multiply(a[now], b[now], sums);
+      multiply<Problem::UNROLL>(a[now], b[now], sums);
     }
-    // Where the outputs are is worked out now, so that no register holds it in the loop above.
-    store(Problem(first, second, opaque(blockIdx.x)), slab, sums, bias, relu, out);
+    // Where the outputs are is worked out anew, so that no register holds it in the loop above.
+    const Problem again(first, second, opaque(blockIdx.x));
+    store(again, slab, sums, bias, relu, out);
+    more = slab + 1 < Slabs(again).end;
   }
 }
 

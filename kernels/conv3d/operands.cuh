@@ -30,6 +30,15 @@ __device__ __forceinline__ void copy_chunk(REAL* to, const REAL* from, int count
   for (int i = 0; i < CHUNK; i++) to[i] = i < count ? from[i] : REAL(0);
 }
 
+// The same number, but the compiler does not know it: what follows from it is computed there and
+// then, not ahead of a loop and held in registers all through.
+__device__ __forceinline__ int opaque(int number) {
+#ifdef __CUDACC__
+  asm volatile("" : "+r"(number));
+#endif
+  return number;
+}
+
 // COUNT rows (or columns), dealt out to PARTS threads, where terms lie side by side, as channels
 // do. A chunk is four terms of one row. Lines are a chunk longer than needed: so the same chunk of
 // eight neighbouring lines lies in 32 different banks, and so do two whole lines four apart.
@@ -39,7 +48,7 @@ template <int COUNT, int PARTS> struct __align__(16) Along {
   // Calls copy(to, row, first term) for this thread's share of the chunks. Four threads share a
   // line, and the next four take the line four further on.
   template <int THREADS, class Copy> __device__ __forceinline__ void fill(Copy copy) {
-    const int at = threadIdx.x, first = at / 32 * 8 + at / 4 % 2 * 4 + at / 8 % 4;
+    const int at = opaque(threadIdx.x), first = at / 32 * 8 + at / 4 % 2 * 4 + at / 8 % 4;
     const int term = at % 4 * CHUNK;
 #pragma unroll
     for (int more = 0; more < COUNT; more += THREADS / 4) {
@@ -64,7 +73,7 @@ template <int COUNT, int PARTS> struct __align__(16) Across {
   template <int THREADS, class Copy> __device__ __forceinline__ void fill(Copy copy) {
     constexpr int CHUNKS = COUNT / CHUNK, LINES = THREADS / CHUNKS;
     static_assert(THREADS % CHUNKS == 0, "a thread stays in its rows");
-    const int first = threadIdx.x / CHUNKS, row = threadIdx.x % CHUNKS * CHUNK;
+    const int at = opaque(threadIdx.x), first = at / CHUNKS, row = at % CHUNKS * CHUNK;
 #pragma unroll
     for (int more = 0; more < DEPTH; more += LINES) {
       if (more + LINES > DEPTH && first + more >= DEPTH) break;

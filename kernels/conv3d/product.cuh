@@ -28,11 +28,12 @@ __device__ __forceinline__ int column_part() {
 
 __device__ __forceinline__ int tiles(int count, int size) { return (count + size - 1) / size; }
 
-// Adds the products of one stage: each thread its rows with its columns.
-template <class A, class B>
+// Adds the products of one stage: each thread its rows with its columns. UNROLL of the four chunks
+// are unrolled: all, unless the compiler, loading far ahead, would run out of registers.
+template <int UNROLL = DEPTH / CHUNK, class A, class B>
 __device__ __forceinline__ void multiply(const A& a, const B& b,
                                          REAL (&sums)[ROWS_EACH][COLUMNS_EACH]) {
-#pragma unroll
+#pragma unroll UNROLL
   for (int q = 0; q < DEPTH / CHUNK; q++) {
     REAL row[ROWS_EACH][CHUNK], chunk[CHUNK];
 #pragma unroll
