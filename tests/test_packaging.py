@@ -52,7 +52,7 @@ def test_the_wheel_has_one_top_level_name_and_every_source_file(built, source):
     names = zipfile.ZipFile(built[0]).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"tinyvid"}
-    kinds = ("*.py", "*.cu", "*.cuh", "*.h")
+    kinds = ("*.py", "*.cu", "*.cuh", "*.cpp", "*.h")
     expected = {
         str(Path("tinyvid", path.relative_to(source)))
         if path.is_relative_to(source / "kernels")

@@ -24,11 +24,11 @@ char* Pages::reserve(size_t bytes) {
   return base_;
 }
 
-char* Pages::reserve_stacks(size_t count) {
+char* Pages::reserve_stacks(size_t count, bool guarded) {
   char* before = base_;
   size_t bytes_before = bytes_;
   reserve(count * STACK);
-  if (base_ != before || bytes_ != bytes_before)
+  if (guarded && (base_ != before || bytes_ != bytes_before))
     for (size_t i = 0; i < count; i++) mprotect(base_ + i * STACK, GUARD_PAGE, PROT_NONE);
   return base_;
 }

@@ -256,7 +256,9 @@ void start_block(Block& block, long number) {
   unsigned count = size.x * size.y * size.z;
   if (block.threads.size() != count) block.threads.resize(count);
   block.warps.resize((count + WARP - 1) / WARP);
-  char* stacks = block.stacks.reserve_stacks(count);
+  // Each guard splits a mapping in two, and Linux allows a process some 65,000 of them.
+  unsigned long stack_count = state.cooperative ? 1ul * count * grid.x * grid.y * grid.z : count;
+  char* stacks = block.stacks.reserve_stacks(count, stack_count <= 16384);
   for (unsigned i = 0; i < count; i++) {
     Thread& thread = block.threads[i];
     thread.number = i, thread.warp = i / WARP, thread.lane = i % WARP;

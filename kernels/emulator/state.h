@@ -19,7 +19,8 @@ class Pages {
   Pages(const Pages&) = delete;
   ~Pages() { reserve(0); }
   char* reserve(size_t bytes);  // at least so many, zeros or what was there before
-  char* reserve_stacks(size_t count);  // of STACK bytes each; what overruns one crashes
+  // `count` stacks of STACK bytes each. What overruns a guarded one crashes.
+  char* reserve_stacks(size_t count, bool guarded);
 
  private:
   char* base_ = nullptr;
