@@ -104,15 +104,6 @@ TRANSFORM conv3d_wgrad_winograd_gradient(const REAL* gy, int tile0, int count, R
 
 // ---- the products ------------------------------------------------------------------------------
 
-// The same number, but the compiler does not know it: what follows from it is computed there and
-// then, not ahead of a loop and held in registers all through.
-__device__ __forceinline__ int opaque(int number) {
-#ifdef __CUDACC__
-  asm volatile("" : "+r"(number));
-#endif
-  return number;
-}
-
 // Where an element of a matrix stands whose chunks are the operand's. One matrix has fewer than
 // 2**31 elements.
 template <int N, int PARTS>
@@ -127,13 +118,15 @@ __device__ __forceinline__ int place_in(const Across<N, PARTS>&, int row, int te
 template <class Operand>
 __device__ __forceinline__ void load(Operand& operand, const REAL* matrix, int rows, int terms,
                                      int row0, int stage) {
-  row0 = opaque(row0);  // an address is worked out when needed: none is held all through the loop
   operand.template fill<THREADS>([&](REAL* to, int i, int e) {
     const int row = row0 + i, term = stage * DEPTH + e;
     cp_async_16(to, matrix + place_in(operand, row, term, rows, terms), row < rows && term < terms);
   });
 }
 
+// Stages of a slab, an even number: half as long as the implicit GEMM's, since these sums go on to be
+// added to and subtracted from each other, and what rounding takes from each adds up.
+constexpr int SHORT_SLAB = SLAB / 2;
 using Right = Across<COLUMNS, COLUMN_PARTS>;  // the right operand of every product
 
 // The matrices of all batches, and a block's tile: columns run fastest, then rows, so that
@@ -194,18 +187,22 @@ template <class A, bool CUT>
 __device__ __forceinline__ void multiply_batches(const Products& all, bool add) {
   __shared__ A a[2];
   __shared__ Right b[2];
-  Products now = all;
-  now.take(blockIdx.x);
-  const int stages = tiles(now.terms, DEPTH), slabs = tiles(stages, SLAB);
-  const int begin = CUT ? slabs * now.slice / now.slices : 0;
-  const int end = CUT ? slabs * (now.slice + 1) / now.slices : slabs;
+  __shared__ Products of;  // here, since no register is left to hold it through the main loop
+  if (threadIdx.x == 0) {
+    of = all;
+    of.take(blockIdx.x);
+  }
+  __syncthreads();  // all threads know the tile
+  const int stages = tiles(all.terms, DEPTH), slabs = tiles(stages, SHORT_SLAB);
+  const int begin = CUT ? slabs * of.slice / of.slices : 0;
+  const int end = CUT ? slabs * (of.slice + 1) / of.slices : slabs;
 
   for (int slab = begin; slab < end; slab++) {  // none where the last tiles are too few
     REAL sums[ROWS_EACH][COLUMNS_EACH] = {};
-    const int first = slab * SLAB, last = min(stages, first + SLAB);
+    const int first = slab * SHORT_SLAB, last = min(stages, first + SHORT_SLAB);
     // Nobody reads the memory of even stages any more: the slab before ended with an odd one.
-    load(a[0], now.left, now.rows, now.terms, now.row0, first);
-    load(b[0], now.right, now.columns, now.terms, now.column0, first);
+    load(a[0], of.left, all.rows, all.terms, of.row0, first);
+    load(b[0], of.right, all.columns, all.terms, of.column0, first);
     cp_async_commit();
     for (int stage = first; stage < last; stage++) {
       cp_async_wait<0>();
@@ -214,16 +211,13 @@ __device__ __forceinline__ void multiply_batches(const Products& all, bool add) 
       __syncthreads();
       if (stage + 1 < last) {
         const int next = (stage + 1) % 2;
-        load(a[next], now.left, now.rows, now.terms, now.row0, stage + 1);
-        load(b[next], now.right, now.columns, now.terms, now.column0, stage + 1);
+        load(a[next], of.left, all.rows, all.terms, of.row0, stage + 1);
+        load(b[next], of.right, all.columns, all.terms, of.column0, stage + 1);
         cp_async_commit();
       }
       multiply(a[stage % 2], b[stage % 2], sums);
     }
-    // Where the outputs are is worked out now, so that no register holds it in the loop above.
-    Products again = all;
-    again.take(opaque(blockIdx.x));
-    store<A>(again, add || slab > begin, sums);
+    store<A>(of, add || slab > begin, sums);
   }
 }
 
