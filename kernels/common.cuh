@@ -5,7 +5,7 @@
 
 #ifdef __CUDACC__
 
-// ---- vector loads and stores -----------------------------------------------------------------
+// ---- vector loads and stores ------------------------------------------------------------------
 // 128 bits, the most that one instruction moves (four doubles take two). The address must be a
 // multiple of 16 bytes (load2 and store2 of floats: 8).
 
@@ -36,7 +36,7 @@ __device__ __forceinline__ void store4(double* p, Double4 v) {
   store2(p + 2, make_double2(v.z, v.w));
 }
 
-// ---- the barrier of the grid -----------------------------------------------------------------
+// ---- the barrier of the grid ------------------------------------------------------------------
 // All threads of all blocks meet. The launch must be cooperative, so that all blocks are on the
 // GPU at once. Arrivals are counted and never set back: the n-th barrier opens at n times the
 // number of blocks, which 64 bits hold for ever.

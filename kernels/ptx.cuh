@@ -5,7 +5,7 @@
 
 #ifdef __CUDACC__
 
-// ---- asynchronous copies from global to shared memory -------------------------------------------
+// ---- asynchronous copies from global to shared memory -----------------------------------------
 // They return at once. A thread's copies since its last commit form a group; cp_async_wait<N>
 // waits until at most N of its groups are on their way. Other threads see what has landed after
 // the next barrier. Where `inside` is false nothing is read and zeros are written. Both addresses
@@ -38,7 +38,7 @@ __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(GROUPS) : "memory");
 }
 
-// ---- matrices from shared memory to the lanes of a warp -------------------------------------------
+// ---- matrices from shared memory to the lanes of a warp ---------------------------------------
 // Each matrix is 8 x 8 elements of 16 bits. Lane 8 i + j gives the address of row j of matrix i (a
 // multiple of 16 bytes), and gets of each matrix the elements 2 t and 2 t + 1 of row g, where
 // g = lane / 4 and t = lane % 4 (transposed: of column g). All 32 lanes must call.
@@ -106,7 +106,7 @@ __device__ __forceinline__ unsigned pack_f16x2(float low, float high) {
   return pair;
 }
 
-// ---- matrix products of a warp ------------------------------------------------------------------
+// ---- matrix products of a warp ----------------------------------------------------------------
 // D (16 x 8) += A (16 x K) B (K x 8), summed in float32. With g = lane / 4, t = lane % 4, a lane
 // holds
 //

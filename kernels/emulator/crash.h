@@ -8,8 +8,8 @@
 
 namespace emulator {
 
-// While one of these lives, the processor's exceptions in a fibre are faults of its thread. There is
-// one at a time in a process, since module.py sees to it that there is one launch.
+// While one of these lives, the processor's exceptions in a fibre are faults of its thread. There
+// is one at a time in a process, since module.py sees to it that there is one launch.
 class CatchCrashes {
  public:
   CatchCrashes();

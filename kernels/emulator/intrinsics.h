@@ -5,7 +5,7 @@
 #pragma once
 #include "runtime.h"
 
-// ---- min and max: a NaN loses against a number ---------------------------------------------------
+// ---- min and max: a NaN loses against a number ------------------------------------------------
 
 namespace emulator {
 template <class A, class B>
@@ -24,7 +24,7 @@ EMULATOR_OWN constexpr emulator::Common<A, B> max(A a, B b) {
 }
 EMULATOR_OWN inline float __saturatef(float x) { return min(max(x, 0.0f), 1.0f); }
 
-// ---- floating point -------------------------------------------------------------------------------
+// ---- floating point ---------------------------------------------------------------------------
 
 EMULATOR_OWN inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 EMULATOR_OWN inline double rsqrt(double x) { return 1.0 / sqrt(x); }
@@ -66,7 +66,7 @@ EMULATOR_OWN inline float __frsqrt_rn(float a) {
 EMULATOR_OWN inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 EMULATOR_OWN inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
 
-// ---- the bits of a value --------------------------------------------------------------------------
+// ---- the bits of a value ----------------------------------------------------------------------
 
 namespace emulator {
 template <class To, class From>
@@ -89,7 +89,7 @@ EMULATOR_OWN inline double __longlong_as_double(long long x) {
   return emulator::reinterpret<double>(x);
 }
 
-// ---- conversions: to nearest (ties to even), towards zero, down, up ---------------------------------
+// ---- conversions: to nearest (ties to even), towards zero, down, up ---------------------------
 
 EMULATOR_OWN inline int __float2int_rn(float x) { return static_cast<int>(nearbyintf(x)); }
 EMULATOR_OWN inline int __float2int_rz(float x) { return static_cast<int>(x); }
@@ -102,7 +102,7 @@ EMULATOR_OWN inline float __int2float_rn(int x) { return static_cast<float>(x); 
 EMULATOR_OWN inline float __uint2float_rn(unsigned x) { return static_cast<float>(x); }
 EMULATOR_OWN inline float __double2float_rn(double x) { return static_cast<float>(x); }
 
-// ---- integers -------------------------------------------------------------------------------------
+// ---- integers ---------------------------------------------------------------------------------
 
 EMULATOR_OWN inline int __popc(unsigned x) { return __builtin_popcount(x); }
 EMULATOR_OWN inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }

@@ -162,7 +162,8 @@ struct Request {
 
 extern "C" {
 
-// One launch at a time. Returns 0, or 1 after a fault, which is then in `fault`; -1 when memory runs out.
+// One launch at a time. Returns 0, or 1 after a fault, which is then in `fault`; -1 when memory
+// runs out.
 __attribute__((visibility("default"))) int emulator_launch(const Kernel* kernel,
                                                            const Request* request, Fault* fault) {
   Triple grid{request->grid[0], request->grid[1], request->grid[2]};

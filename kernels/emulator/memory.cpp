@@ -98,7 +98,7 @@ void* dynamic_shared(const char* name, size_t alignment, Site site) {
   return base;
 }
 
-// ---- asynchronous copies ------------------------------------------------------------------------
+// ---- asynchronous copies ----------------------------------------------------------------------
 
 static bool is_shared(const void* address) {
   const char* shared = worker->block->shared;

@@ -25,7 +25,7 @@ EMULATOR_OWN inline void store(void* address, const V& value, const char* what, 
 
 }  // namespace emulator
 
-// ---- vector loads and stores: common.cuh defines the same names for a GPU -----------------------
+// ---- vector loads and stores: common.cuh defines the same names for a GPU ---------------------
 
 struct __align__(16) Double4 {
   double x, y, z, w;
@@ -133,7 +133,7 @@ EMULATOR_OWN inline T atomicCAS(T* p, typename emulator::Same<T>::type expected,
       "atomicCAS", p, [=](T old) -> T { return old == expected ? value : old; }, site);
 }
 
-// ---- asynchronous copies from global to shared memory: ptx.cuh has them for a GPU ---------------
+// ---- asynchronous copies from global to shared memory: ptx.cuh has them for a GPU -------------
 // Where `inside` is false nothing is read, and zeros are written.
 
 EMULATOR_OWN inline void cp_async_4(void* target, const void* source, bool inside = true,

@@ -95,7 +95,7 @@ static inline __attribute__((always_inline)) void yield(Worker& w) {
   }
 }
 
-// ---- meetings of a warp -------------------------------------------------------------------------
+// ---- meetings of a warp -----------------------------------------------------------------------
 
 // All have come who can: do what they came for, and let them run.
 static void complete(Warp& warp, int which) {
@@ -174,7 +174,7 @@ unsigned active_lanes(Site site) {
   return lanes;
 }
 
-// ---- barriers of a block and of the grid --------------------------------------------------------
+// ---- barriers of a block and of the grid ------------------------------------------------------
 
 static const char* name_of(Barrier kind) {
   return kind == Barrier::grid ? "grid_sync" : "__syncthreads";

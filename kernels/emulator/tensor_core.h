@@ -92,7 +92,7 @@ EMULATOR_OWN inline void ldmatrix(const char* name, unsigned* out, const void* r
 
 }  // namespace emulator
 
-// ---- the names that ptx.cuh defines for a GPU ---------------------------------------------------
+// ---- the names that ptx.cuh defines for a GPU -------------------------------------------------
 
 // cvt.rna.tf32: the upper 19 bits of a float, rounded to nearest, ties away from zero.
 EMULATOR_OWN inline unsigned to_tf32(float value) {

@@ -156,7 +156,7 @@ extern "C" __global__ void atomics(int* i, unsigned* u, unsigned long long* l, f
   atomicAdd(&u[4 + atomicAdd(&u[3 + 256 + 1], 1)], 1);
 }
 
-// ---- asynchronous copies ------------------------------------------------------------------------
+// ---- asynchronous copies ----------------------------------------------------------------------
 
 // Sums the rows of x (rows x 128): while a row is summed, the next one is on its way.
 extern "C" __global__ void pipeline(const float* x, float* out, int rows) {
@@ -194,7 +194,7 @@ extern "C" __global__ void impatient(const float* x, float* out) {
   out[64 + threadIdx.x] = static_cast<float>(t[threadIdx.x]);
 }
 
-// ---- tensor cores -------------------------------------------------------------------------------
+// ---- tensor cores -----------------------------------------------------------------------------
 
 extern "C" __global__ void matrices(const unsigned short* x, unsigned* out) {
   __shared__ __align__(16) unsigned short s[4][8][8];
@@ -257,7 +257,7 @@ extern "C" __global__ void roundings(const float* x, unsigned* out, int n) {
   out[2 * n + i] = pack_f16x2(1.0f, x[i]);
 }
 
-// ---- the whole grid -----------------------------------------------------------------------------
+// ---- the whole grid ---------------------------------------------------------------------------
 
 // Each block adds up what all have written, twice over: needs every block to arrive.
 extern "C" __global__ void grid_sums(int* partial, int* out) {
@@ -288,7 +288,7 @@ extern "C" __global__ void busy(int* out, int rounds) {
   out[blockIdx.x * 64 + threadIdx.x] = s[threadIdx.x];
 }
 
-// ---- arithmetic -----------------------------------------------------------------------------------
+// ---- arithmetic -------------------------------------------------------------------------------
 
 extern "C" __global__ void integers(const unsigned* x, const unsigned* y, unsigned* out, int n) {
   int i = threadIdx.x;
