@@ -15,11 +15,20 @@ from typer.testing import CliRunner
 import tinyvid
 from tinyvid.cli import app, gradcheck, train
 from tinyvid.cli.progress import Reporter
-from tinyvid.cli.tables import bar, confusion_table, counting_bar
+from tinyvid.cli.tables import (
+    bar,
+    confusion_table,
+    counting_bar,
+    print_metrics,
+    print_prediction,
+    spans,
+)
 from tinyvid.config import load_config
 from tinyvid.crossval import cross_validate
 from tinyvid.data import open_data, write_verbs
 from tinyvid.errors import UserError
+from tinyvid.metrics import measure
+from tinyvid.predict import Prediction
 from tinyvid.train import Listener, Row, fit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,6 +58,9 @@ TINY = {
 SETS = [arg for key, value in TINY.items() for arg in ("--set", f"{key}={value}")]
 
 
+CROSSVAL = ["crossval", "slow_fusion", "--data", "verbs"]
+
+
 def run(*args: object):
     return CliRunner().invoke(app, [str(a) for a in args], env={"COLUMNS": "120"})
 
@@ -75,10 +87,13 @@ def test_train_says_what_it_does(tmp_path):
     assert lines[0] == "verbs: 9 videos, 3 classes, each video a group of its own"
     assert lines[1].startswith("note: 2 steps in all are few")
     assert lines[2] == "slow_fusion: videos 6 train, 3 val"
-    assert lines[3].startswith("epoch 1/2  loss ")
-    assert lines[4].startswith("epoch 2/2  loss ")
-    assert "Hit@1" in lines[3]
-    assert lines[5].startswith("best: epoch ")
+    assert lines[3].startswith("Hit@1: share whose most probable class is right; val: ")
+    assert lines[4].startswith("epoch 1/2  loss ")
+    assert lines[5].startswith("epoch 2/2  loss ")
+    assert "  Clip Hit@1 " in lines[4]
+    assert "  Video Hit@1 " in lines[4]
+    assert lines[6].startswith("best: epoch ")
+    assert max(map(len, lines[3:6])) <= 80
     assert lines[-1] == f"next: tinyvid test {out}"
 
 
@@ -96,7 +111,7 @@ def test_without_out_runs_are_numbered(tmp_path, monkeypatch):
 def test_test_prints_the_metrics(made):
     result = run("test", made, "--clips", 2)
     assert result.exit_code == 0, result.output
-    for word in ("Clip Hit@1", "Video Hit@1", "95 % interval", "mean class accuracy", "move_left"):
+    for word in ("Clip Hit@1", "Video Hit@1", "95% interval", "mean class accuracy", "move_left"):
         assert word in result.stdout
     assert "Video Hit@3" in result.stdout
     assert "(3 of 3 classes)" in result.stdout  # k is capped, and it is said
@@ -119,10 +134,44 @@ def test_predict_prints_bars_and_times(made, files):
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert lines[0] == str(videos[0])
-    assert lines[5] == str(videos[1])
+    assert str(videos[1]) in lines
     assert all("█" in line or "%" in line for line in lines[1:3])
-    assert lines[3].startswith("  when    0.00 –   0.80 s  ")
-    assert len(lines) == 10
+    assert lines[3].startswith("  when    0.0 –   ")
+    assert [line.startswith("  when") for line in lines].count(True) == 2
+
+
+def test_neighbouring_clips_of_one_class_are_one_line(capsys):
+    clips = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.6, 0.4]])
+    times = [(0.0, 2.0), (1.0, 3.0), (2.0, 4.0), (3.0, 5.0)]
+    found = Prediction(Path("a.mp4"), ["wave", "jump"], clips.mean(axis=0), clips, times)
+    assert spans(found) == [
+        (0.0, 3.0, 0, pytest.approx(0.8)),
+        (2.0, 4.0, 1, 0.8),
+        (3.0, 5.0, 0, 0.6),
+    ]
+    print_prediction(Console(width=80), found, 2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].split() == ["when", "0.0", "–", "3.0", "s", "wave", "█████████▋", "80.0%"]
+    assert len(lines) == 6
+
+
+def test_the_table_of_a_test_fits_80_columns(capsys):
+    logits = np.log(np.full((9, 3), 0.2) + 0.6 * np.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1, 0]])
+    metrics = measure(logits, np.array([0, 1, 2] * 3), np.arange(9), "mean_logit")
+    print_metrics(Console(width=80), metrics, ["a", "b", "c"], "slow_fusion on gestures")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:21].strip() for line in lines[1:6]] == [
+        "Clip Hit@1",
+        "Video Hit@1",
+        "95% interval",
+        "Video Hit@3",
+        "mean class accuracy",
+    ]
+    assert [line for line in lines[1:6] if not line[:1].strip()] == [lines[3]]  # nothing breaks
+    low, high = metrics.interval
+    assert lines[3].rstrip().endswith(f"{low:.1%} – {high:.1%} (Wilson)")
+    assert "%" in lines[2]
+    assert " %" not in "".join(lines)
 
 
 def test_crossval_prints_a_table(tmp_path):
@@ -163,9 +212,9 @@ def errors():
     yield "run", ["test", "none"], "none is no run: it has no config.toml"
     yield "fusion", ["test", "none", "--fusion", "mean"], "--fusion mean: give one of mean_prob"
     yield "predict", ["predict", "none", "a.mp4"], "none is no run"
-    yield "seeds", ["crossval", "slow_fusion", "--seeds", "a"], "--seeds a: give whole numbers"
-    yield "twice", ["crossval", "slow_fusion", "--seeds", "1,1"], "seeds must be different"
-    yield "by", ["crossval", "slow_fusion", "--by", "x"], "by='x': give 'group', or a number"
+    yield "seeds", [*CROSSVAL, "--seeds", "a"], "--seeds a: give whole numbers"
+    yield "twice", [*CROSSVAL, "--seeds", "1,1"], "seeds must be different"
+    yield "by", [*CROSSVAL, "--by", "x"], "by='x': give 'group', or a number"
 
 
 @pytest.mark.parametrize(("args", "message"), [pytest.param(*e[1:], id=e[0]) for e in errors()])
@@ -269,7 +318,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
     assert result.exit_code == 130
     assert result.stderr == f"stopped; to go on: tinyvid train --resume --out '{tmp_path}/my run'\n"
     monkeypatch.setattr("tinyvid.crossval.cross_validate", interrupted)
-    result = run("crossval", "slow_fusion", *SETS, "--out", tmp_path / "cv")
+    result = run(*CROSSVAL, *SETS, "--out", tmp_path / "cv")
     assert result.exit_code == 130
     assert "the same command goes on" in result.stderr
 
@@ -370,7 +419,7 @@ def test_a_terminal_gets_a_bar():
     text = console.export_text()
     assert text.count("note: once") == 1
     assert "goes on with epoch 2 of 12" in text
-    assert "epoch  2/12  loss 1.500  clips right  25.0%  |  val loss 1.250  Hit@1  50.0% *" in text
+    assert "epoch  2/12  loss 1.500  Clip Hit@1  25.0% | val 1.250  Video Hit@1  50.0% *" in text
 
 
 def test_a_terminal_sees_videos_being_read(monkeypatch):
@@ -419,6 +468,21 @@ def test_long_epochs_are_told_of_without_a_terminal(monkeypatch, capsys):
         reporter.start(FakeRun(), {"train": some}, 1, 4)
         reporter.step(1, 1, 1.234, 8)
     assert "epoch 1/12, step 1/4: loss 1.234, " in capsys.readouterr().out
+
+
+def test_short_epochs_are_told_of_once(monkeypatch, capsys):
+    """No line about a step of an epoch whose own line follows at once."""
+    now = [100.0]
+    monkeypatch.setattr("tinyvid.cli.progress.time.perf_counter", lambda: now[0])
+    with Reporter(Console(width=100)) as reporter:
+        reporter.start(FakeRun(), {"train": some}, 1, 1)
+        for epoch in range(1, 9):
+            now[0] += 8  # seconds
+            reporter.step(epoch, 1, 1.234, 8)
+            reporter.epoch(row(epoch), False)
+    out = capsys.readouterr().out
+    assert "step" not in out
+    assert out.count("\nepoch ") == 8
 
 
 def test_bars_have_eighths():

@@ -61,6 +61,15 @@ def test_the_message_of_a_full_check_tells_where_and_what():
     assert "float64" in str(result)
 
 
+def test_the_verdict_counts_what_agrees_or_what_differs():
+    x = tinyvid.randn(2, dtype=np.float64, requires_grad=True)
+    assert str(gradcheck(lambda x: x * x, [x])).startswith("passed: 4 comparisons agree, largest")
+    wrong = gradcheck(
+        lambda x: record(x.data * 2, (x, lambda g, y: g * 3)), [x], raise_exception=False
+    )
+    assert str(wrong).startswith("failed: 2 of 4 comparisons differ, largest")
+
+
 def test_a_random_check_finds_the_element_by_halving():
     fn, arrays, _ = FAULTS["one_element_of_many"]
     other = normal(2, 3)

@@ -341,6 +341,13 @@ def test_budget_prints_the_lecture(command):
     assert max(map(len, command("budget", columns=80).splitlines())) <= 80
 
 
+def test_the_legend_says_what_is_kept_and_fits_80_columns(command):
+    text = command("summary", "worked_slow_fusion", columns=80)
+    assert inspect.LEGEND in text
+    assert max(map(len, inspect.LEGEND.splitlines())) <= 80
+    assert "without the bias, with the bias, after ReLU" in text
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [(0, "0"), (999, "999"), (1000, "1.000 k"), (78_409_573, "78.41 M"), (999_960, "1.000 M")],

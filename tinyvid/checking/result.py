@@ -94,13 +94,15 @@ class GradcheckResult:
         return self.passed
 
     def __str__(self) -> str:
-        verdict = "passed" if self.passed else "failed"
+        if self.passed:
+            verdict = f"passed: {self.checked} comparisons agree"
+        else:
+            verdict = f"failed: {self.wrong} of {self.checked} comparisons differ"
         found, most = [*self.failures, *self.kinks], 10
         lines = [
             (
-                f"{verdict}: {self.wrong} of {self.checked} comparisons differ, largest relative "
-                f"error {self.error:.3g} ({self.mode} mode, {self.dtype}, differences in "
-                f"{self.step_dtype} with step {self.step:.2g})"
+                f"{verdict}, largest relative error {self.error:.3g} ({self.mode} mode, "
+                f"{self.dtype}, differences in {self.step_dtype} with step {self.step:.2g})"
             ),
             *(f"  {item}" for item in found[:most]),
         ]

@@ -23,7 +23,8 @@ LEGEND = """\
 RF         receptive field of a unit, clipped to the clip [unclipped, if larger]
 MACs       multiply-accumulates: convolutions, linear layers, LSTMs
 FLOPs      floating-point operations, 2 for each multiply-accumulate
-training   bytes that one clip's activations keep for the backward pass
+training   bytes kept for one clip's backward pass: what each operation gave:
+           of a convolution three: without the bias, with the bias, after ReLU
 inference  bytes alive while a layer runs; in total, their peak"""
 PIPED_WIDTH = 200  # no terminal, no reason to break lines
 

@@ -57,6 +57,8 @@ class Reporter(Listener, AbstractContextManager):
         self._epochs, self._steps = run.config.run.epochs, steps
         if not self.quiet:
             self.say(f"{run.config.model.name}: {describe_parts(parts)}")
+            val = "; val: validation loss; *: best" if parts.get("val") else ""
+            self.say(f"Hit@1: share whose most probable class is right{val}")
         if epoch > 1:
             self.say(f"goes on with epoch {epoch} of {self._epochs}")
         if epoch <= self._epochs and self.console.is_terminal:
@@ -89,7 +91,6 @@ class Reporter(Listener, AbstractContextManager):
             }
             self.bar.update(self.bar.task_ids[0], completed=done, **values)
         elif now - self._told > PLAIN_EVERY:
-            self._told = now
             self.say(
                 f"epoch {epoch}/{self._epochs}, step {step}/{self._steps}: "
                 f"loss {loss:.3f}, {speed:.1f} clips/s"
@@ -101,11 +102,11 @@ class Reporter(Listener, AbstractContextManager):
         width = len(str(self._epochs))
         text = (
             f"epoch {row.epoch:{width}}/{self._epochs}  loss {row.train_loss:.3f}  "
-            f"clips right {row.train_acc:6.1%}"
+            f"Clip Hit@1 {row.train_acc:6.1%}"
         )
         if row.val_hit1 is not None:
             star = " *" if best else ""
-            text += f"  |  val loss {row.val_loss:.3f}  Hit@1 {row.val_hit1:6.1%}{star}"
+            text += f" | val {row.val_loss:.3f}  Video Hit@1 {row.val_hit1:6.1%}{star}"
         self.say(text)
 
     def note(self, text: str) -> None:
@@ -115,6 +116,7 @@ class Reporter(Listener, AbstractContextManager):
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
+        self._told = time.perf_counter()
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __exit__(self, *exception: object) -> None:

@@ -51,16 +51,31 @@ def print_metrics(console: Console, metrics: Metrics, classes: list[str], title:
     low, high = metrics.interval
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.title_style = "bold"
+    table.add_column("")
+    table.add_column("", justify="right")
+    table.add_column("")
     capped = f" ({metrics.k} of {len(classes)} classes)" if metrics.k < 5 else ""
-    table.add_row("Clip Hit@1", f"{metrics.clip_hit_1:6.1%}", f"{metrics.clips} clips")
-    table.add_row(
-        "Video Hit@1",
-        f"{metrics.video_hit_1:6.1%}",
-        f"{metrics.videos} videos, clips fused by {metrics.fusion}; "
-        f"95 % interval {low:.1%} – {high:.1%}",
+    rows = (
+        (
+            "Clip Hit@1",
+            metrics.clip_hit_1,
+            f"the most probable class right, of {metrics.clips:,} clips",
+        ),
+        (
+            "Video Hit@1",
+            metrics.video_hit_1,
+            f"of {metrics.videos:,} videos, clips fused by {metrics.fusion}",
+        ),
+        ("  95% interval", None, f"{low:.1%} – {high:.1%} (Wilson)"),
+        (
+            f"Video Hit@{metrics.k}",
+            metrics.video_hit_k,
+            f"right class among the first {metrics.k}{capped}",
+        ),
+        ("mean class accuracy", metrics.mean_class, "mean of the classes' Video Hit@1"),
     )
-    table.add_row(f"Video Hit@{metrics.k}", f"{metrics.video_hit_k:6.1%}", capped.strip())
-    table.add_row("mean class accuracy", f"{metrics.mean_class:6.1%}", "")
+    for name, share, about in rows:
+        table.add_row(name, "" if share is None else f"{share:.1%}", about)
     console.print(table, highlight=False)
     if len(classes) <= MOST_CLASSES:
         console.print("\ntrue class (rows), predicted class (columns)", highlight=False)
@@ -92,14 +107,25 @@ def print_prediction(console: Console, found: Prediction, top: int) -> None:
     width = max(len(name) for name in found.classes)
     for name, probability in found.top(top):
         _line(console, f"  {name:{width}}  {bar(probability, 30)} {probability:6.1%}")
-    for i, ((start, end), row) in enumerate(zip(found.times, found.clips, strict=True)):
-        best = int(row.argmax())
+    for i, (start, end, best, share) in enumerate(spans(found)):
         when = "when" if i == 0 else "    "
         _line(
             console,
-            f"  {when}  {start:6.2f} – {end:6.2f} s  {found.classes[best]:{width}}  "
-            f"{bar(float(row[best]), 12)} {row[best]:6.1%}",
+            f"  {when}  {start:5.1f} – {end:5.1f} s  {found.classes[best]:{width}}  "
+            f"{bar(share, 12)} {share:6.1%}",
         )
+
+
+def spans(found: Prediction) -> list[tuple[float, float, int, float]]:
+    """Return (start, end, class, mean probability) for each run of clips of one class."""
+    joined = []
+    best = found.clips.argmax(axis=1)
+    borders = np.flatnonzero(np.diff(best)) + 1
+    for clips in np.split(np.arange(len(best)), borders):
+        label = int(best[clips[0]])
+        start, end = found.times[clips[0]][0], max(found.times[i][1] for i in clips)
+        joined.append((start, end, label, float(found.clips[clips, label].mean())))
+    return joined
 
 
 def print_crossval(console: Console, result: CrossValidation, title: str) -> None:
