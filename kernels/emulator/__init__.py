@@ -2,7 +2,8 @@
 
 To read how it works, start at `hooks.h` (what the parts tell each other) and `runtime.cpp` (the
 scheduler); then `device.h` and what it includes (CUDA's names in terms of the runtime), and
-`source.py`, `build.py` and `module.py` (from a file to a launch).
+`source.py`, `build.py` and `module.py` (from a file to a launch). The access checker begins in
+`checker.cpp`; `check.py` runs launches under it, and `report.py` puts what it finds into words.
 
 >>> from tinyvid.kernels.emulator import Module, options
 >>> with options(schedule="reversed"):
@@ -10,9 +11,12 @@ scheduler); then `device.h` and what it includes (CUDA's names in terms of the r
 """
 
 from tinyvid.kernels.emulator.module import Function, Global, KernelFault, Launched, Module
+from tinyvid.kernels.emulator.report import AccessError, Finding
 from tinyvid.kernels.emulator.settings import Options, current, options
 
 __all__ = [
+    "AccessError",
+    "Finding",
     "Function",
     "Global",
     "KernelFault",

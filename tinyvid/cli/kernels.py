@@ -29,7 +29,6 @@ moved   shared: wavefronts, each one word from every bank; global: sectors of 32
 fewest  how few would do for as many lanes and bytes; 1.00x is perfect"""
 
 Launches = list[tuple[str, Callable[[], object]]]
-QUICK = 6  # launches: two cases of a convolution's three passes
 
 
 @app.callback(invoke_without_command=True)
@@ -78,9 +77,10 @@ def check(
     counts: Annotated[
         bool, typer.Option("--counts/--no-counts", help="Count what each line's accesses cost.")
     ] = True,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Of a file of tinyvid's, take the first few cases.")
-    ] = False,
+    only: Annotated[
+        str,
+        typer.Option(help="Of a file of tinyvid's: launches named so, such as 'dgrad plain'."),
+    ] = "",
 ) -> None:
     """Run kernels on the CPU and look for races and accesses out of place.
 
@@ -112,7 +112,10 @@ def check(
     found = 0
     for file in files:
         with _launches(file, words, define or [], script) as (launches, notes):
-            chosen = launches[:QUICK] if quick else launches
+            chosen = [launch for launch in launches if only in launch[0]]
+            if not chosen:
+                names = [name for name, _ in launches]
+                raise UserError(f"{file}: no launch is named {only!r}.{nearest(only, names)}")
             report, first_in, seconds = _run(chosen, schedules, landings, seed, counts, console)
             _tell(file, report, first_in, seconds, len(chosen), notes(), console)
             found += len(report.findings)
@@ -238,11 +241,13 @@ def _tell(
         line(LEGEND, "dim")
     for finding, name in zip(report.findings, first_in, strict=True):
         line(f"\n{finding}", "red")
-        ends = [finding.place, finding.other_place]
-        for place in ends[:1] if ends[0] == ends[1] else ends:
+        # The lines themselves, and where this file called a helper that they stand in.
+        callers = [c for c in finding.callers if Path(c.file).name == file.name]
+        for place in dict.fromkeys([finding.place, finding.other_place, *callers]):
             text = linecache.getline(place.file, place.line).strip() if place else ""
             if place and text:
-                line(f"  {place.line:5}  {text}", "dim")
+                where = place.line if Path(place.file).name == file.name else str(place)
+                line(f"  {where:>5}  {text}", "dim")
         if cases > 1:
             line(f"  first in {name}", "dim")
     count = len(report.findings)
