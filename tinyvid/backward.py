@@ -70,8 +70,8 @@ def backpropagate(
         # Tensors as keys are compared by identity: their hashes differ.
         grads: dict[Tensor, Any] = {}
         for y, cotangent in zip(outputs, cotangents, strict=True):
-            g = _cotangent(y, cotangent)
-            g = g if create_graph else g._array
+            start = _cotangent(y, cotangent)
+            g: Any = start if create_graph else start._array
             grads[y] = grads[y] + g if y in grads else g
         wanted = set(inputs or ())
         nodes = _sorted_graph(outputs)

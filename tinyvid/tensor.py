@@ -243,7 +243,7 @@ class Tensor:
 def _wrap(array: Any) -> Tensor:
     """Return a tensor of this very array, which nobody else may write to from now on."""
     if type(array) is np.ndarray:
-        array.setflags(False)  # not writeable; a quarter of the time that `flags` takes
+        array.setflags(write=False)  # not writeable; a quarter of the time that `flags` takes
     else:
         array = freeze(array)
     t = _new(Tensor)
@@ -256,7 +256,7 @@ def freeze(array: Any) -> Any:
     if isinstance(array, np.generic):
         array = np.asarray(array)  # NumPy gives scalars where it could give 0-d arrays
     if isinstance(array, np.ndarray):
-        array.setflags(False)
+        array.setflags(write=False)
     return array
 
 
