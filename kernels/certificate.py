@@ -177,8 +177,9 @@ def _loop(facts: Facts) -> str:
     return f"{facts.loop.size}{'' if facts.loop.repeats else ' (no loop)'}: {told}"
 
 
-def broken_budgets(found: Sequence[Program], archs: Sequence[str] = ARCHS) -> list[str]:
-    """Return a sentence for each limit that a program does not keep to."""
+def broken_budgets(found: Sequence[Program], archs: Sequence[str] | None = None) -> list[str]:
+    """Return a sentence for each limit that a program does not keep to, by default on `ARCHS`."""
+    archs = archs or ARCHS
     every = facts_of(found, archs)
     each = [program for program in found for _ in archs]
     return [

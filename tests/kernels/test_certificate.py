@@ -1,14 +1,16 @@
 """The certificate: that it is fresh, that budgets are kept, and that it would be seen if not."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tinyvid.cli import app
 from tinyvid.errors import UserError
-from tinyvid.kernels import certificate, kernels
+from tinyvid.kernels import Variant, certificate, kernels, launch
 from tinyvid.kernels.certificate import (
     CHECKED,
     COMPILED,
@@ -163,13 +165,76 @@ def test_a_failure_that_was_written_down_is_told():
     assert "conv3d cuda/tiled fprop failed, or was not checked" in found
 
 
+SPILLING = Program(
+    "conv3d",
+    "fprop",
+    "cuda/f",
+    str(Path(__file__).parent / "inspection" / "samples.cu"),
+    "spilled",
+    1024,
+)
+
+
 def test_a_kernel_that_spills_is_told(compiler):
-    source = Path(__file__).parent / "inspection" / "samples.cu"
-    program = Program("conv3d", "fprop", "cuda/f", str(source), "spilled", 1024)
-    (found,) = certificate.broken_budgets([program], ["sm_80"])
+    (found,) = certificate.broken_budgets([SPILLING], ["sm_80"])
     assert found.startswith("conv3d fprop cuda/f: spilled on sm_80 spills ")
-    allowed = replace(program, budget=Budget(spills=10**6))
+    allowed = replace(SPILLING, budget=Budget(spills=10**6))
     assert certificate.broken_budgets([allowed], ["sm_80"]) == []
+
+
+def run_main(monkeypatch, *args):
+    monkeypatch.setattr("sys.argv", ["certificate", *args])
+    with pytest.raises(SystemExit) as ended:
+        certificate.main()
+    return ended.value.code
+
+
+def test_the_script_exits_with_1_where_a_budget_is_broken(compiler, monkeypatch, capsys):
+    monkeypatch.setattr(certificate, "programs", lambda: [SPILLING])
+    monkeypatch.setattr(certificate, "ARCHS", ("sm_80",))
+    assert run_main(monkeypatch, "--budgets") == 1
+    assert "spilled on sm_80 spills" in capsys.readouterr().err
+    assert run_main(monkeypatch, "--budgets", "--variant", "reference") == 0
+
+
+def test_the_script_prints_the_certificate_and_tells_errors(monkeypatch, capsys):
+    assert run_main(monkeypatch) == 0
+    assert capsys.readouterr().out.strip() == markdown(read())
+    assert run_main(monkeypatch, "--budgets", "--variant", "cuda/none") == 2
+    assert capsys.readouterr().err.startswith("error: no variant is called 'cuda/none'")
+
+
+RACING = """
+extern "C" __global__ void racing(float* y) {
+  __shared__ float last;
+  last = y[threadIdx.x];
+  y[threadIdx.x] = last;
+}
+"""
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler"
+)
+def test_a_kernel_that_races_is_told_with_its_case(monkeypatch, tmp_path):
+    from tinyvid.checking import races
+
+    (tmp_path / "racing.cu").write_text(RACING)
+    module = launch.load(tmp_path / "racing.cu", {}, "emulator")
+
+    def racing(x, w, geometry, device):
+        module.get_function("racing")((1,), (64,), (np.ones(64, np.float32),))
+
+    few = races.problems("conv3d", quick=True)
+    monkeypatch.setattr(races, "problems", lambda op: few)
+    variant = Variant("cuda/racing", "nowhere:racing", unfit=lambda x, w, g: None)
+    variant._function = racing
+    kernel = next(kernel for kernel in kernels() if kernel.name == "conv3d_fprop")
+    found = races.check_accesses(kernel, variant)
+    assert {sentence.partition(":")[0] for sentence in found} == {p.name for p in few}
+    assert all("race" in sentence and "racing.cu:4" in sentence for sentence in found)
+    variant.unfit = lambda x, w, geometry: "never fits"
+    assert races.check_accesses(kernel, variant) == []
 
 
 def test_the_command_prints_what_is_written_down(monkeypatch):
