@@ -107,7 +107,7 @@ def _unfit(step: str, pass_: str) -> Callable[..., str | None]:
 
 # Steps of the ladder in CUDA C++, the one to prefer first. Winograd runs when it is asked for by
 # name: it should be faster where it fits, but its time was never measured on a GPU.
-_STEPS = ("implicit_gemm", "winograd", "naive")
+_STEPS = ("implicit_gemm", "winograd", "tiled", "naive")
 
 for _kernel in (fprop, dgrad, wgrad):
     _kernel.add("cpu/im2col", f"tinyvid.kernels.conv3d.cpu:{_kernel.pass_}")

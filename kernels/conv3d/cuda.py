@@ -25,13 +25,12 @@ from tinyvid.device import device_of
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, Ints
 from tinyvid.kernels import launch
-from tinyvid.kernels.conv3d import winograd
-from tinyvid.kernels.conv3d.plan import BLOCKS, SLAB, Plan, product_columns, tiles
+from tinyvid.kernels.conv3d import simt, winograd
+from tinyvid.kernels.conv3d.plan import OUTPUT, Plan, tiles
 
 _THREADS = 256
 
 _REAL = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}
-_OUTPUT = {"fprop": "y", "dgrad": "x", "wgrad": "w"}
 
 Planner = Callable[[str, ConvGeometry, np.dtype], Plan]
 
@@ -51,45 +50,10 @@ class Step:
     launch: Callable[..., None] | None = None
 
 
-def plan_naive(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
-    """A thread for each element of the output."""
-    size = math.prod(getattr(geometry, _OUTPUT[pass_]))
-    return Plan(tiles(size, _THREADS), _THREADS)
-
-
-def plan_implicit_gemm(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
-    """A block for each tile of the matrix product; few tiles are cut along the sum."""
-    N, _, *sizes = geometry.x
-    K, group_C, *taps = geometry.w
-    group_K, cells = K // geometry.groups, N * math.prod(geometry.y[2:])
-    chunk = 16 // dtype.itemsize
-    rows, depth = 32 * chunk, 4 * chunk
-    if pass_ == "fprop":
-        row_tiles, columns = tiles(cells, rows), group_K
-        stages = math.prod(taps) * tiles(group_C, depth)
-    elif pass_ == "dgrad":
-        # With strides the cells fall in phases, and each meets some of the taps only.
-        of_phase = N * math.prod(map(tiles, sizes, geometry.stride))
-        row_tiles, columns = tiles(of_phase, rows) * math.prod(geometry.stride), group_C
-        meeting = [
-            tiles(T, stride // math.gcd(stride, dilation))
-            for T, stride, dilation in zip(taps, geometry.stride, geometry.dilation, strict=True)
-        ]
-        stages = math.prod(meeting) * tiles(group_K, depth)
-    else:
-        padded_C = tiles(group_C, chunk) * chunk
-        row_tiles, columns = tiles(math.prod(taps) * padded_C, rows), group_K
-        stages = tiles(cells, depth)
-    width = product_columns(columns, chunk)
-    blocks = row_tiles * tiles(columns, width * chunk) * geometry.groups
-    slices = max(1, min(BLOCKS // blocks, tiles(stages * depth, SLAB)))
-    threads = 256 if width == 32 else 128
-    return Plan(blocks * slices, threads, 0, slices, {"TILE_COLUMNS": width * chunk})
-
-
 STEPS = {
-    "naive": Step("naive.cu", plan_naive),
-    "implicit_gemm": Step("implicit_gemm.cu", plan_implicit_gemm),
+    "naive": Step("naive.cu", simt.naive),
+    "tiled": Step("tiled.cu", simt.tiled),
+    "implicit_gemm": Step("implicit_gemm.cu", simt.implicit_gemm),
     "winograd": Step("winograd.cu", winograd.plan, winograd.launch),
 }
 
@@ -156,6 +120,7 @@ def _passes(step: str) -> tuple[Callable[..., Any], ...]:
 
 # What the registry names: a pass at a step.
 naive_fprop, naive_dgrad, naive_wgrad = _passes("naive")
+tiled_fprop, tiled_dgrad, tiled_wgrad = _passes("tiled")
 implicit_gemm_fprop, implicit_gemm_dgrad, implicit_gemm_wgrad = _passes("implicit_gemm")
 winograd_fprop, winograd_dgrad, winograd_wgrad = _passes("winograd")
 
@@ -227,7 +192,7 @@ def _run(
         constants(step, pass_, geometry, dtype, specialised),
         device,
     )
-    N, channels, *sizes = getattr(geometry, _OUTPUT[pass_])
+    N, channels, *sizes = getattr(geometry, OUTPUT[pass_])
     shape = (N, *sizes, channels)  # in memory
     try:
         operands = [_channels_last(array, device) for array in arrays]
@@ -324,7 +289,7 @@ def _out_of_memory(
     def size(shape: Ints) -> str:
         return f"{shape} of {math.prod(shape) * arrays[0].dtype.itemsize / 2**20:.1f} MiB"
 
-    output = getattr(geometry, _OUTPUT[pass_])
+    output = getattr(geometry, OUTPUT[pass_])
     slices = [(plan.slices, *output)] if plan.slices > 1 else []
     workspace = "".join(f", a workspace {size(shape)}" for shape in [*slices, *plan.workspace])
     return (

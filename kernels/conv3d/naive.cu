@@ -2,19 +2,8 @@
 //
 // The first step, which the others are measured by. Nothing is shared: each product reads both of
 // its factors from global memory.
-#include "../common.cuh"
 #include "geometry.cuh"
-
-// A sum of many terms that keeps what rounding takes from it (Kahan, 1965): a plain sum of float32
-// loses a digit for each factor of a hundred or so in the number of terms.
-struct Sum {
-  REAL value = 0, lost = 0;
-  __device__ __forceinline__ void add(REAL term) {
-    const REAL mended = term - lost, sum = value + mended;
-    lost = (sum - value) - mended;
-    value = sum;
-  }
-};
+#include "sum.cuh"
 
 // This thread's element, counted over the whole array.
 __device__ __forceinline__ long long element() {

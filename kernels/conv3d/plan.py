@@ -10,6 +10,8 @@ from tinyvid.geometry import Ints
 # A launch aims at this many blocks: two for each of the 132 multiprocessors of an H100. It
 # decides how sums are cut, so it does not depend on the GPU at hand.
 BLOCKS = 264
+# What a pass puts out, as the geometry names its shape.
+OUTPUT = {"fprop": "y", "dgrad": "x", "wgrad": "w"}
 SLAB = 256  # terms of a slab, which are summed up before they are added to the total
 
 

@@ -1,0 +1,102 @@
+"""How the steps without tensor cores are launched: `naive.cu`, `tiled.cu`, `implicit_gemm.cu`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from tinyvid.errors import UserError
+from tinyvid.geometry import ConvGeometry, Ints
+from tinyvid.kernels.conv3d.plan import BLOCKS, OUTPUT, SLAB, Plan, product_columns, tiles
+
+_THREADS = 256
+_SHARED = 48 * 1024  # bytes that a block has without asking for more
+
+
+def naive(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
+    """A thread for each element of the output."""
+    size = math.prod(getattr(geometry, OUTPUT[pass_]))
+    return Plan(tiles(size, _THREADS), _THREADS)
+
+
+def tiled(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
+    """A block for 16 cells x 16 channels of the output (wgrad: 16 taps x 4 x 4 channels)."""
+    if pass_ == "wgrad":
+        return _tiled_wgrad(geometry, dtype)
+    group_C, group_K = geometry.w[1], geometry.w[0] // geometry.groups
+    box = (2, 2, 4)
+    if pass_ == "fprop":
+        cells, summed, columns, halo = geometry.y, group_C, group_K, _under(box, geometry)
+    else:
+        cells, summed, columns, halo = geometry.x, group_K, group_C, _over(box, geometry)
+    # As many channels at a time as there is room for; 17 is the filter's pitch in shared memory.
+    each = (math.prod(halo) + 17 * math.prod(geometry.w[2:])) * dtype.itemsize
+    chunk = next((n for n in (16, 8, 4, 2) if n < 2 * summed and n * each <= _SHARED), 1)
+    blocks = cells[0] * math.prod(map(tiles, cells[2:], box)) * geometry.groups
+    shared = _fitting(chunk * each, geometry)
+    return Plan(blocks * tiles(columns, 16), _THREADS, shared, args=(chunk,))
+
+
+def _tiled_wgrad(geometry: ConvGeometry, dtype: np.dtype) -> Plan:
+    for box in ((4, 4, 4), (2, 4, 4), (2, 2, 4), (2, 2, 2), (1, 2, 2), (1, 1, 2), (1, 1, 1)):
+        shared = 4 * (math.prod(box) + math.prod(_under(box, geometry))) * dtype.itemsize
+        if shared <= _SHARED:
+            break
+    K, group_C, *taps = geometry.w
+    of_channels = tiles(group_C, 4) * tiles(K // geometry.groups, 4) * geometry.groups
+    blocks = of_channels * tiles(math.prod(taps), 16)
+    boxes = geometry.y[0] * math.prod(map(tiles, geometry.y[2:], box))
+    slices = max(1, min(BLOCKS // blocks, boxes))
+    return Plan(blocks * slices, _THREADS, _fitting(shared, geometry), slices, args=box)
+
+
+def _under(box: Ints, geometry: ConvGeometry) -> Ints:
+    """Return how many cells of x, along each axis, the windows of a box of y cover."""
+    axes = zip(box, geometry.w[2:], geometry.stride, geometry.dilation, strict=True)
+    return tuple((b - 1) * stride + (T - 1) * step + 1 for b, T, stride, step in axes)
+
+
+def _over(box: Ints, geometry: ConvGeometry) -> Ints:
+    """Return how many cells of y, along each axis, have windows that meet a box of x."""
+    axes = zip(box, geometry.w[2:], geometry.stride, geometry.dilation, strict=True)
+    return tuple((b - 1 + (T - 1) * step) // stride + 1 for b, T, stride, step in axes)
+
+
+def _fitting(shared: int, geometry: ConvGeometry) -> int:
+    if shared > _SHARED:
+        raise UserError(
+            f"a filter of {geometry.w[2:]} with dilation {geometry.dilation} and stride "
+            f"{geometry.stride} takes {shared} bytes of shared memory; a block has {_SHARED}"
+        )
+    return shared
+
+
+def implicit_gemm(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
+    """A block for each tile of the matrix product; few tiles are cut along the sum."""
+    N, _, *sizes = geometry.x
+    K, group_C, *taps = geometry.w
+    group_K, cells = K // geometry.groups, N * math.prod(geometry.y[2:])
+    chunk = 16 // dtype.itemsize
+    rows, depth = 32 * chunk, 4 * chunk
+    if pass_ == "fprop":
+        rowtiles, columns = tiles(cells, rows), group_K
+        stages = math.prod(taps) * tiles(group_C, depth)
+    elif pass_ == "dgrad":
+        # With strides the cells fall in phases, and each meets some of the taps only.
+        of_phase = N * math.prod(map(tiles, sizes, geometry.stride))
+        rowtiles, columns = tiles(of_phase, rows) * math.prod(geometry.stride), group_C
+        meeting = [
+            tiles(T, stride // math.gcd(stride, dilation))
+            for T, stride, dilation in zip(taps, geometry.stride, geometry.dilation, strict=True)
+        ]
+        stages = math.prod(meeting) * tiles(group_K, depth)
+    else:
+        padded_C = tiles(group_C, chunk) * chunk
+        rowtiles, columns = tiles(math.prod(taps) * padded_C, rows), group_K
+        stages = tiles(cells, depth)
+    width = product_columns(columns, chunk)
+    blocks = rowtiles * tiles(columns, width * chunk) * geometry.groups
+    slices = max(1, min(BLOCKS // blocks, tiles(stages * depth, SLAB)))
+    threads = 256 if width == 32 else 128
+    return Plan(blocks * slices, threads, 0, slices, {"TILE_COLUMNS": width * chunk})
