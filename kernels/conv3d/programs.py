@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tinyvid.kernels.conv3d.cases import CASES
+from tinyvid.kernels.conv3d.cases import CASES, ConvCase
 from tinyvid.kernels.conv3d.cuda import STEPS, constants, unfit
 from tinyvid.kernels.inspection import Budget, Program
 
@@ -35,7 +35,10 @@ _SLICED = ("implicit_gemm", "tf32", "bf16")  # steps that cut sums, for any pass
 def _programs() -> Iterator[Program]:
     for step in STEPS:
         for pass_ in ("fprop", "dgrad", "wgrad"):
-            whole = _program(step, pass_)
+            case = next(case for case in CASES if case.name == LAYERS.get(step, LAYER))
+            if unfit(step, pass_, case.geometry) is not None:
+                continue
+            whole = _program(step, pass_, case)
             yield whole
             for part in PARTS.get((step, pass_), ()):
                 yield _part(whole, whole.kernel + part)
@@ -43,10 +46,8 @@ def _programs() -> Iterator[Program]:
             yield _part(replace(whole, pass_="any"), "conv3d_sum_slices")
 
 
-def _program(step: str, pass_: str) -> Program:
-    layer = LAYERS.get(step, LAYER)
-    geometry = next(case for case in CASES if case.name == layer).geometry
-    assert unfit(step, pass_, geometry) is None, f"{step} takes no {pass_} of {layer}"
+def _program(step: str, pass_: str, case: ConvCase) -> Program:
+    geometry = case.geometry
     plan = STEPS[step].plan(pass_, geometry, np.dtype(np.float32))
     return Program(
         op="conv3d",
@@ -57,7 +58,7 @@ def _program(step: str, pass_: str) -> Program:
         block=plan.threads,
         constants=constants(step, pass_, geometry, np.dtype(np.float32)),
         dynamic_shared=plan.shared,
-        layer=layer,
+        layer=case.name,
         geometry=geometry,
         arithmetic=ARITHMETIC.get(step, "float32"),
         saving=SAVINGS.get(step, 1.0),
