@@ -3,6 +3,7 @@
 import inspect
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,20 @@ def test_findings_are_told_and_the_exit_code_is_1(folder):
         result.stdout,
     ), result.stdout
     assert result.stdout.splitlines()[-1].startswith("2 findings in 6 launches, ")
+
+
+@needs_compiler
+def test_the_example_of_the_documentation(tmp_path):
+    text = (CONV3D.parent / "emulator" / "CHECKER.md").read_text()
+    blocks = re.findall(r"(?:^ {4}.*\n|^\n)+", text, re.MULTILINE)
+    source, printed = (next(b for b in blocks if mark in b) for mark in ("__global__", "requests"))
+    file = tmp_path / "transpose.cu"
+    file.write_text(textwrap.dedent(source).strip() + "\n")
+    shown = " ".join(run(file, columns=80).stdout.split())
+    for row in printed.split("\n")[2:6]:  # the numbers of each line
+        assert " ".join(row.partition("x ")[0].split()) in shown
+    race = " ".join(printed.partition("transpose.cu:6: ")[2].split())
+    assert race in shown
 
 
 @needs_compiler

@@ -16,7 +16,7 @@ import numpy as np
 from tinyvid.errors import UserError
 from tinyvid.kernels.emulator import native
 
-GUARD = 4096  # hooks.h: GLOBAL_GUARD
+GUARD = 64 << 10  # hooks.h: GLOBAL_GUARD
 _KINDS = {"i": "int", "u": "unsigned int", "f": "float", "s": "struct"}
 
 

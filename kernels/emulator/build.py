@@ -49,9 +49,7 @@ CHECKED = (
     *(*STACK, "-O1", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing"),
     *("-fno-tree-sra", FRAMES, "-g", LINES),
     *("-fsanitize=thread", "-fsanitize=alignment", "-DEMULATOR_CHECKED"),
-)
-# Volatile accesses are told apart; the beginning and end of a function are of no interest.
-CHECKED_GCC = (
+    # Volatile accesses are told apart; the beginning and end of a function are of no interest.
     *("--param", "tsan-distinguish-volatile=1"),
     *("--param", "tsan-instrument-func-entry-exit=0"),
 )
@@ -86,9 +84,12 @@ def compiler() -> str:
 
 
 @functools.cache
-def _is_gcc() -> bool:
-    """Whether the compiler is GCC, and not one that poses as it."""
-    return "Free Software Foundation" in _run([compiler(), "--version"], f"{compiler()} fails")
+def _gcc_version() -> int:
+    """Return the version of GCC, 0 where the compiler is another."""
+    says = _run([compiler(), "--version"], f"{compiler()} fails")
+    if "Free Software Foundation" not in says:
+        return 0
+    return int(_run([compiler(), "-dumpversion"], f"{compiler()} fails").partition(".")[0])
 
 
 @functools.cache
@@ -121,7 +122,8 @@ def build(
 
     Raises:
         UserError: the file is not there or does not compile (the message has the compiler's,
-            with the file's own lines), there is no compiler, or the cache cannot be written.
+            with the file's own lines), there is no compiler (for a checked build: no GCC), or the
+            cache cannot be written.
     """
     path = Path(file).resolve()
     if not path.is_file():
@@ -136,8 +138,12 @@ def build(
     names = [k.name for k in source.kernels.values() if k.exported and not k.template]
     names += [name for name in name_expressions if name not in names]
     main = _main(source, names)
-    special = [*CHECKED, *(CHECKED_GCC if _is_gcc() else ())] if checked else [*KERNEL, *_native()]
-    options = [*COMMON, *special, *_extra()]
+    if checked and _gcc_version() < 11:
+        raise UserError(
+            f"the access checker needs GCC 11 or newer, which {compiler()} is not: install g++ and "
+            "set CXX=g++"
+        )
+    options = [*COMMON, *(CHECKED if checked else [*KERNEL, *_native()]), *_extra()]
     key = _hash([*machine(), *options, main, *_emulator_files()])
     library = cache.folder("emulator") / f"{path.stem}-{key}.so"
     if not library.exists():

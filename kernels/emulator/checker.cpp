@@ -299,8 +299,6 @@ EXPORT void __tsan_write_range(void* a, unsigned long n) {
 EXPORT unsigned char __tsan_atomic8_load(const volatile unsigned char* guard, int) {
   return *guard;
 }
-EXPORT void __tsan_func_entry(void*) {}
-EXPORT void __tsan_func_exit() {}
 EXPORT void __tsan_init() {}
 EXPORT void __tsan_vptr_update(void**, void*) {}
 EXPORT void __tsan_vptr_read(void**) {}

@@ -69,7 +69,7 @@ struct Launch {
 // In a checked launch at least this many bytes that belong to no region, but can be read and
 // written without harm, lie before and after each global array: an overrun is seen, the launch goes
 // on, and the array beyond keeps its values. (Between shared arrays it is 128 bytes.)
-constexpr size_t GLOBAL_GUARD = 4096, SHARED_GUARD = 128;
+constexpr size_t GLOBAL_GUARD = 64 << 10, SHARED_GUARD = 128;
 
 // Who runs now. Valid while a fibre runs, and while the runtime makes an access or an event on
 // its behalf; between fibres `stack_low` is null, and accesses are not a kernel's.

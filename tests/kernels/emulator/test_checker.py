@@ -9,7 +9,8 @@ import pytest
 from compare import assert_close
 from emulated import module, needs_compiler
 
-from tinyvid.kernels.emulator import Module, options
+from tinyvid.errors import UserError
+from tinyvid.kernels.emulator import Module, build, options
 from tinyvid.kernels.emulator.check import check
 from tinyvid.kernels.emulator.lines import Place
 from tinyvid.kernels.emulator.report import AccessError, Finding, merge
@@ -451,6 +452,13 @@ def test_findings_of_one_line_are_merged():
         (RACE, 1, 3, 1),
         (OUT, 1, None, 1),
     ]
+
+
+@pytest.mark.parametrize("version", [0, 10])  # 0: another compiler
+def test_the_checker_needs_gcc(monkeypatch, version):
+    monkeypatch.setattr(build, "_gcc_version", lambda: version)
+    with pytest.raises(UserError, match="the access checker needs GCC 11 or newer"):
+        build.build(HERE / "sound.cu", checked=True)
 
 
 def test_a_fault_in_a_header_tells_who_called_it(tmp_path):
