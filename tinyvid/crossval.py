@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyvid.config import Config
+from tinyvid.config import Config, load_config
 from tinyvid.data import VideoSet
 from tinyvid.errors import UserError
 from tinyvid.evaluate import Scores, hit_5, open_videos, save_results, score
@@ -21,6 +21,8 @@ from tinyvid.metrics import Metrics, measure
 from tinyvid.report import plot_confusion
 from tinyvid.runs import Run, make_folder, resolved, write_csv
 from tinyvid.train import Listener, check_same_config, fit
+
+MOST_FOLDS = 50  # with more, leaving out one group at a time is rarely meant
 
 
 @dataclass
@@ -72,15 +74,20 @@ def cross_validate(
         on_fold: called with (seed, fold, metrics, whether it was finished before).
 
     Raises:
-        UserError: as `fit`; or a fold in `out` was made with another config.
+        UserError: as `fit`; or a fold in `out` was made with another config, of other data, or
+            by other folds; or there are more than 50 groups to leave out one by one.
     """
     if not seeds:
         raise UserError("cross-validation needs at least one seed")
     if config.data.test_group or config.data.fold:
         raise UserError("cross-validation chooses data.test_group and data.fold itself: unset them")
     config = resolved(config)
-    videos = open_videos(config, progress=listener.reading if listener else None)
+    listener = listener or Listener()
+    videos = open_videos(config, progress=listener.reading)
     folds = fold_names(videos, by)
+    _check_folder(Path(out), config, by)
+    listener.opened(videos)
+    listener.folds(folds, seeds)
     out = make_folder(out)
     metrics: dict[tuple[int, str], Metrics] = {}
     pooled: dict[int, Metrics] = {}
@@ -117,10 +124,27 @@ def fold_names(videos: VideoSet, by: str) -> list[str]:
     if by == "group":
         if len(groups) < 2:
             raise UserError(f"the data has one group, {groups[0]!r}: none can be left out")
+        if len(groups) > MOST_FOLDS:
+            raise UserError(
+                f"by='group' leaves out each of {len(groups)} groups, which takes as many "
+                "trainings for a seed: give a number of folds, such as --by 5"
+            )
         return groups
     if not by.isdecimal() or not 2 <= int(by) <= len(groups):
         raise UserError(f"by={by!r}: give 'group', or a number of folds from 2 to {len(groups)}")
     return [f"{k + 1}/{by}" for k in range(int(by))]
+
+
+def _check_folder(out: Path, config: Config, by: str) -> None:
+    """Refuse a folder with the runs of another cross-validation, which would mix with this one."""
+    for file in sorted(out.glob("seed*-fold*/config.toml")):
+        there = load_config(file).data
+        parts = there.fold.partition("/")[2] or "group"
+        if (there.path, parts) != (config.data.path, by):
+            raise UserError(
+                f"{out} holds a cross-validation of {there.path} by {parts}, not of "
+                f"{config.data.path} by {by}: choose another --out"
+            )
 
 
 def _of_fold(config: Config, seed: int, fold: str, by: str) -> Config:
@@ -140,7 +164,7 @@ def _run_fold(
     clips: int,
     crops: int,
     fusion: str,
-    listener: Listener | None,
+    listener: Listener,
 ) -> Scores:
     """Return the test scores of a fold, trained now or found finished."""
     saved = folder / "test" / "scores.npz"

@@ -6,6 +6,7 @@ Scores of clips are computed once and saved; fusions and metrics are computed fr
 from __future__ import annotations
 
 import io
+import itertools
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,14 +20,16 @@ from tinyvid.checkpoint import write_atomically
 from tinyvid.config import Config
 from tinyvid.data import ClipLoader, ClipSpec, VideoSet, normalise, open_data
 from tinyvid.errors import UserError
-from tinyvid.metrics import Metrics, fuse, measure, rank_of_label
+from tinyvid.metrics import FUSIONS, Metrics, fuse, measure, rank_of_label
 from tinyvid.report import plot_confusion
-from tinyvid.runs import Run, clip_shape, make_folder, write_csv, write_json
+from tinyvid.runs import Run, clip_shape, data_name, make_folder, read_json, write_csv, write_json
 
 if TYPE_CHECKING:
     from tinyvid import nn
 
 BATCH = 16  # clips of a forward pass in testing; no result depends on it but for rounding
+
+FRESH = "fresh"  # verbs of the test split, where a run held no videos out
 
 FRESH_VERBS = 25  # test videos of each verb, at most
 
@@ -190,26 +193,74 @@ def videos_to_test(
     Raises:
         UserError: the part is empty, or the data has a class that the run does not know.
     """
+    what, name = name_tested(run, part, data)
+    if data is not None:
+        return _relabelled(open_videos(run.config, data, progress), run, data), name
+    if what == FRESH:
+        options = run.config.data.options
+        count = min(FRESH_VERBS, options.get("per_class", FRESH_VERBS))
+        return open_data("verbs", **{**options, "split": "test", "per_class": count}), name
+    return run.part(open_videos(run.config, progress=progress), what), name
+
+
+def name_tested(run: Run, part: str | None, data: str | None) -> tuple[str, str]:
+    """Return in a word, and in full, what `videos_to_test` tests; raises as that does."""
     if data is not None:
         if part is not None:
             raise UserError(f"--part {part} is a part of the run's own data: leave out --data")
-        return _relabelled(open_videos(run.config, data, progress), run, data), str(data)
+        return data_name(data), data if data == "verbs" else str(Path(data).resolve())
     own = run.config.data.path
     if own == "verbs" and not run.split["test"] and part in (None, "test"):
-        options = run.config.data.options
-        count = min(FRESH_VERBS, options.get("per_class", FRESH_VERBS))
-        fresh = open_data("verbs", **{**options, "split": "test", "per_class": count})
-        return fresh, "the test split of verbs"
-    name = part or next((p for p in ("test", "val") if run.split[p]), "test")
-    if name not in run.split:
-        raise UserError(f"part {name!r}: a run has the parts {', '.join(run.split)}")
-    if not run.split[name]:
+        return FRESH, "the test split of verbs"
+    what = part or next((p for p in ("test", "val") if run.split[p]), "test")
+    if what not in run.split:
+        raise UserError(f"part {what!r}: a run has the parts {', '.join(run.split)}")
+    if not run.split[what]:
         held = [f"{p} ({len(v)})" for p, v in run.split.items() if v]
         raise UserError(
-            f"{run.path} has no videos in part {name!r}, it has {', '.join(held)}: choose one with "
+            f"{run.path} has no videos in part {what!r}, it has {', '.join(held)}: choose one with "
             "--part, or test on other videos with --data"
         )
-    return run.part(open_videos(run.config, progress=progress), name), f"part {name!r} of {own}"
+    return what, f"part {what!r} of {own}"
+
+
+def count_trained(run: Run, videos: VideoSet) -> int:
+    """Return how many of the videos the run was trained on."""
+    own = Path(run.config.data.path)
+    root = own if own.is_dir() else own.parent
+    if str(own) == "verbs":
+        return len({video.path for video in videos.videos}.intersection(run.split["train"]))
+    trained = {(root / name).resolve() for name in run.split["train"]}
+    return sum(Path(video.path).resolve() in trained for video in videos.videos)
+
+
+def result_folder(
+    run: Run, title: str, *, what: str = "test", weights: str = "", fusion: str = "mean_prob"
+) -> Path:
+    """Return the folder in the run's for the results of a test: none has those of another.
+
+    Args:
+        title: says what was tested, as `save_results` keeps it.
+        what, weights: a word for the tested videos, and for weights that are not the best.
+    """
+    words = ["" if what in ("test", FRESH) else what, weights]
+    words.append("" if fusion == "mean_prob" else fusion)
+    base = "-".join(["test", *filter(None, words)])
+    for number in itertools.count(1):
+        folder = run.path / (base if number == 1 else f"{base}-{number}")
+        about = folder / "metrics.json"
+        if not about.exists() or read_json(about).get("of") == title:
+            return folder
+    raise AssertionError("numbers do not end")
+
+
+def latest_scores(run: Run, title: str, *, what: str, weights: str) -> Path:
+    """Return the newest scores of such a test, however they were fused then."""
+    words = {"what": what, "weights": weights}
+    folders = [result_folder(run, title, **words, fusion=fusion) for fusion in FUSIONS]
+    found = [file for folder in folders if (file := folder / "scores.npz").exists()]
+    newest = max(found, key=lambda file: file.stat().st_mtime_ns, default=None)
+    return newest or result_folder(run, title, **words) / "scores.npz"
 
 
 def save_results(scores: Scores, fusion: str, title: str, folder: str | Path) -> Metrics:

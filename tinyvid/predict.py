@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from tinyvid import nn
 from tinyvid.data import Video, uniform_clips
 from tinyvid.data.sets import FileSet
 from tinyvid.errors import UserError
@@ -49,6 +50,7 @@ def predict(
     clips: int | None = None,
     fusion: str = "mean_prob",
     device: str | None = None,
+    failed: Callable[[UserError], None] | None = None,
 ) -> list[Prediction]:
     """Run a trained network over video files.
 
@@ -58,41 +60,45 @@ def predict(
             at most 60.
         fusion: how the clips' scores become the file's; see `tinyvid.metrics.fuse`.
         device: where the network runs; None for where it was trained.
+        failed: is called with what is wrong with a file, which then is left out.
 
     Raises:
         UserError: a file is missing or cannot be decoded, or the network gives NaN for it; the
-            message names it.
+            message names it. Not with `failed`.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     if clips is not None and clips < 1:
         raise UserError(f"clips={clips}: a prediction needs at least 1 clip")
-    videos = [Video(str(file), 0, str(file), str(file)) for file in dict.fromkeys(map(str, files))]
-    # The labels are unknown: one nameless class stands for them.
-    opened = FileSet(["?"], videos, strict=True, workers=run.config.data.workers)
     model, _ = run.model(device=device)
-    spec = clip_spec(run.config)
     found = []
-    for i, video in enumerate(opened.videos):
-        info = opened.probe(video)
-        one = uniform_clips(spec, info, 1)[0]
-        frame = info.seconds / info.frames
-        length = float(info.times[one.indices.max()] - info.times[one.indices.min()]) + frame
-        count = clips or min(MOST_CLIPS, max(1, math.ceil(info.seconds / length - 0.01)))
-        scores = score(model, opened.subset([i]), run.config, clips=count)
-        if not np.isfinite(scores.logits).all():
-            raise UserError(
-                f"{video.path}: the network of {run.path} gives NaN or infinity: train it again"
-            )
-        ends = [
-            float(info.times[c.indices.max()]) + frame for c in uniform_clips(spec, info, count)
-        ]
-        found.append(
-            Prediction(
-                Path(video.path),
-                run.classes,
-                fuse(scores.logits, scores.videos, fusion)[0],
-                softmax(scores.logits),
-                list(zip(scores.starts.tolist(), ends, strict=True)),
-            )
-        )
+    for file in dict.fromkeys(map(str, files)):
+        try:
+            found.append(_predict(run, model, file, clips, fusion))
+        except UserError as error:
+            if failed is None:
+                raise
+            failed(error)
     return found
+
+
+def _predict(run: Run, model: nn.Module, file: str, clips: int | None, fusion: str) -> Prediction:
+    if Path(file).is_dir():
+        raise UserError(f"{file}: is a folder: give its files, such as {file.rstrip('/')}/*.mp4")
+    # The label is unknown: one nameless class stands for all.
+    videos = FileSet(["?"], [Video(file, 0, file, file)], strict=True)
+    info, spec = videos.probe(videos.videos[0]), clip_spec(run.config)
+    one = uniform_clips(spec, info, 1)[0]
+    frame = info.seconds / info.frames
+    length = float(info.times[one.indices.max()] - info.times[one.indices.min()]) + frame
+    count = clips or min(MOST_CLIPS, max(1, math.ceil(info.seconds / length - 0.01)))
+    scores = score(model, videos, run.config, clips=count)
+    if not np.isfinite(scores.logits).all():
+        raise UserError(f"{file}: the network of {run.path} gives NaN or infinity: train it again")
+    ends = [float(info.times[c.indices.max()]) + frame for c in uniform_clips(spec, info, count)]
+    return Prediction(
+        Path(file),
+        run.classes,
+        fuse(scores.logits, scores.videos, fusion)[0],
+        softmax(scores.logits),
+        list(zip(scores.starts.tolist(), ends, strict=True)),
+    )

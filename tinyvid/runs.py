@@ -7,22 +7,27 @@ log.csv             a row for each epoch
 curves.png          the same as a picture
 best.safetensors    the weights of the best epoch
 last.safetensors    the latest epoch with all that is needed to continue
-test/               scores, per-video results, confusion matrix
+test/               scores, per-video results, confusion matrix; test-train/, test-NAME/ and
+                    so on of other parts, data, weights and fusions
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import io
 import json
+import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from tinyvid.checkpoint import (
     Checkpoint,
@@ -37,6 +42,8 @@ from tinyvid.errors import UserError, nearest
 if TYPE_CHECKING:
     from tinyvid import nn
     from tinyvid.data import VideoSet
+
+LOCK = ".lock"
 
 PARTS = ("train", "val", "test")
 
@@ -65,6 +72,8 @@ class Run:
             UserError: the folder cannot be made or written to.
         """
         path = make_folder(path)
+        for leftover in (path / "best.safetensors", path / "log.csv"):  # of a run that was killed
+            leftover.unlink(missing_ok=True)
         split = {name: [v.name for v in parts[name].videos] for name in PARTS}
         about = {**versions(), "seed": config.run.seed, "classes": classes}
         write_json(path / "run.json", about)
@@ -111,6 +120,11 @@ class Run:
     def last(self) -> Path:
         return self.path / "last.safetensors"
 
+    def epochs(self) -> int:
+        """Return how many epochs are finished, as far as the log says."""
+        log = self.path / "log.csv"
+        return max(0, len(log.read_text().splitlines()) - 1) if log.exists() else 0
+
     def part(self, videos: VideoSet, name: str) -> VideoSet:
         """Return the videos of a part of this run.
 
@@ -147,6 +161,40 @@ class Run:
         model = build_model(self.config, len(self.classes), device)
         load_weights(model, checkpoint.weights, path)
         return model.eval(), checkpoint
+
+
+@contextlib.contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Keep a run's folder, which is made if need be, to this process.
+
+    Raises:
+        UserError: another process trains in it, or it cannot be made.
+    """
+    lock = FileLock(make_folder(path) / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"{path} is being trained by another process: choose another --out, or wait for it"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be written to: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+        (Path(path) / LOCK).unlink(missing_ok=True)
+
+
+def is_locked(path: str | Path) -> bool:
+    """Return whether a process trains in the folder; one that was killed does not."""
+    if not (Path(path) / LOCK).exists():
+        return False
+    try:
+        with locked(path):
+            return False
+    except UserError:
+        return True
 
 
 def clip_shape(config: Config) -> tuple[int, int, int, int]:
@@ -207,6 +255,14 @@ def versions() -> dict[str, str]:
 
             found[package] = __version__
     return {**found, "python": sys.version.split()[0], "platform": platform.platform()}
+
+
+def data_name(path: str) -> str:
+    """Return a short name for data: of their folder, or of the CSV unless it is clips.csv."""
+    place = Path(os.path.abspath(path))
+    if place.name == "clips.csv":
+        place = place.parent
+    return place.stem if place.suffix == ".csv" else place.name
 
 
 def make_folder(path: str | Path) -> Path:

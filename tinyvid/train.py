@@ -26,7 +26,7 @@ from tinyvid.errors import UserError
 from tinyvid.evaluate import clip_spec, open_videos
 from tinyvid.parts import split_parts
 from tinyvid.report import plot_curves
-from tinyvid.runs import Run, resolved, write_csv
+from tinyvid.runs import Run, locked, resolved, write_csv
 from tinyvid.trainer import Trainer
 
 # Keys that may differ between a run and its continuation, because no result depends on them.
@@ -124,7 +124,8 @@ def fit(
 
     Raises:
         UserError: config or data are wrong, the loss is no longer finite, a file cannot be
-            written, or `resume` with another config than the run was started with.
+            written, another process trains in `out`, or `resume` with another config than
+            the run was started with.
     """
     listener, config = listener or Listener(), resolved(config)
     check_device(config.run.device)
@@ -147,39 +148,50 @@ def fit(
         )
     before = _continued(out, config, videos.classes, parts) if resume else None
     trainer = Trainer(config, parts["train"])  # before the folder: it tells what does not fit
-    if before is None:
-        run = Run.create(out, config, videos.classes, parts)
-    else:
-        run = Run.reopen(out, config)
     rows: list[Row] = []
     best = 0  # index of the best row
-    if before is not None:
-        rows = [Row(**row) for row in before.state["rows"]]
-        best = before.state["best"]
-        trainer.restore(before, run.last)
-    if len(rows) < config.run.epochs:
-        if trainer.total < FEW_STEPS:
-            listener.note(
-                f"{trainer.total} steps in all are few to learn from: give more --epochs, or "
-                "--set run.train_clips=4 for more clips of each video"
-            )
-        listener.start(run, parts, len(rows) + 1, trainer.steps)
-    else:
-        listener.note(
-            f"{run.path} is finished, with {len(rows)} of {config.run.epochs} epochs; to train "
-            "longer, start a new run with more --epochs"
-        )
-    try:
-        # What overflows becomes NaN or infinity, which stops the run with one sentence.
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            best = _train(trainer, rows, best, run, parts, listener)
-    except BaseException:
-        with contextlib.suppress(UserError):  # what stopped the run is what to tell
-            _draw(rows, run)
-        raise
-    _draw(rows, run)
+    with locked(out):
+        if before is None:
+            run = Run.create(out, config, videos.classes, parts)
+        else:
+            run = Run.reopen(out, config)
+            rows = [Row(**row) for row in before.state["rows"]]
+            best = before.state["best"]
+            trainer.restore(before, run.last)
+        _tell_start(trainer, rows, run, parts, listener)
+        try:
+            # What overflows becomes NaN or infinity, which stops the run with one sentence.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                best = _train(trainer, rows, best, run, parts, listener)
+        except BaseException:
+            with contextlib.suppress(UserError):  # what stopped the run is what to tell
+                _draw(rows, run)
+            raise
+        _draw(rows, run)
     model, _ = run.model()
     return TrainResult(run, model, rows, rows[best])
+
+
+def _tell_start(
+    trainer: Trainer,
+    rows: list[Row],
+    run: Run,
+    parts: Mapping[str, VideoSet],
+    listener: Listener,
+) -> None:
+    epochs = run.config.run.epochs
+    if len(rows) == epochs:
+        listener.note(
+            f"{run.path} is finished, with {len(rows)} of {epochs} epochs; to train longer, start "
+            "a new run with more --epochs"
+        )
+        return
+    if trainer.total < FEW_STEPS:
+        listener.note(
+            f"{trainer.total} steps in all are few to learn from: give more --epochs, or "
+            "--set run.train_clips=4 for more clips of each video"
+        )
+    listener.start(run, parts, len(rows) + 1, trainer.steps)
 
 
 def _train(

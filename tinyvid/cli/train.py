@@ -12,7 +12,8 @@ import typer
 from tinyvid.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from tinyvid.config import Config
+    from rich.console import Console
+
     from tinyvid.metrics import Metrics
 
 _Data = Annotated[
@@ -23,8 +24,20 @@ _Data = Annotated[
         show_default=False,
     ),
 ]
+_TrainingData = Annotated[
+    str | None,
+    typer.Option(
+        help="A folder of class folders, a CSV of path,label,group, or verbs.",
+        metavar="PATH|verbs",
+        show_default="verbs",
+    ),
+]
 _ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="A TOML file with any of the config's keys.")
+    Path | None,
+    typer.Option(
+        "--config",
+        help="A TOML file with any of the config's keys, or the name of a recipe: small_sets.",
+    ),
 ]
 _Set = Annotated[
     list[str] | None,
@@ -49,10 +62,12 @@ def train(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="The network; `tinyvid models` lists them.", metavar="MODEL", show_default=False
+            help="The network; `tinyvid models` lists them.",
+            metavar="MODEL",
+            show_default="slow_fusion",
         ),
     ] = None,
-    data: _Data = None,
+    data: _TrainingData = None,
     strict: _Strict = False,
     config: _ConfigFile = None,
     set_: _Set = None,
@@ -60,7 +75,8 @@ def train(
         Path | None, typer.Option(help="The run's folder.", show_default="runs/MODEL-DATA")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out after its last epoch.")
+        bool,
+        typer.Option("--resume", help="Go on with the run in --out, or the latest unfinished."),
     ] = False,
     epochs: _Epochs = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything random.")] = None,
@@ -87,7 +103,9 @@ def train(
         tinyvid train slow_fusion --data verbs
         tinyvid train slow_fusion --data my_videos --set clip.frames=32
     """
+    from tinyvid.cli.folders import folder_to_resume, fresh_folder
     from tinyvid.config import load_config
+    from tinyvid.data.sets import check_exists
 
     named = {
         "model.name": model,
@@ -101,15 +119,12 @@ def train(
         "run.device": device,
     }
     if resume and config is None:
-        config = _folder_to_resume(out, model, data) / "config.toml"
+        config = folder_to_resume(out, model, data) / "config.toml"
     settings = load_config(config, set_ or (), _given(named))
     if show_config:
+        check_exists(settings.data.path)
         typer.echo(settings.to_toml(), nl=False)
         return
-    if resume:
-        folder = _folder_to_resume(out, settings.model.name, settings.data.path)
-    else:
-        folder = _fresh_folder(out, settings)
 
     from rich.console import Console
 
@@ -118,6 +133,11 @@ def train(
 
     console = Console()
     with Reporter(console) as reporter:
+        if resume:
+            folder = folder_to_resume(out, settings.model.name, settings.data.path)
+            reporter.say(f"resuming {folder}")
+        else:
+            folder = fresh_folder(out, settings, reporter.note)
         try:
             result = fit(settings, folder, resume=resume, listener=reporter)
         except KeyboardInterrupt:
@@ -133,8 +153,13 @@ def train(
 
 def evaluate(
     run: _Run,
-    clips: _Clips = 10,
-    crops: _Crops = 1,
+    clips: Annotated[
+        int | None, typer.Option(help="Evenly spread clips of each video.", show_default="10")
+    ] = None,
+    crops: Annotated[
+        int | None,
+        typer.Option(help="1, the centre; or 3 along the longer side.", show_default="1"),
+    ] = None,
     fusion: _Fusion = "mean_prob",
     part: Annotated[
         str | None,
@@ -143,14 +168,18 @@ def evaluate(
     data: _Data = None,
     strict: _Strict = False,
     from_scores: Annotated[
-        bool, typer.Option("--from-scores", help="Use the scores of the last test; run nothing.")
+        bool,
+        typer.Option("--from-scores", help="Use the last such test's scores; run nothing."),
     ] = False,
     weights: Annotated[
         Path | None, typer.Option(help="Other weights of the same network, as safetensors.")
     ] = None,
     device: _Device = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where results go.", show_default="RUN/test")
+        Path | None,
+        typer.Option(
+            help="Where results go.", show_default="RUN/test, or RUN/test-WHAT for other parts, …"
+        ),
     ] = None,
 ) -> None:
     """Test a trained network on several clips of each video.
@@ -158,7 +187,8 @@ def evaluate(
     Prints Hit@1 of clips and of videos, Hit@5 of videos, the mean of the
     classes' accuracies, and which class was taken for which. Saves the
     scores of every clip, so that another --fusion can be tried at once
-    with --from-scores.
+    with --from-scores. Other parts, data, weights and fusions have
+    folders of their own.
 
         tinyvid test runs/slow_fusion-verbs --clips 10
         tinyvid test runs/slow_fusion-verbs --from-scores --fusion max
@@ -166,37 +196,66 @@ def evaluate(
     from rich.console import Console
 
     from tinyvid.cli.tables import counting_bar, print_metrics
-    from tinyvid.evaluate import Scores, save_results, score, videos_to_test
+    from tinyvid.evaluate import (
+        Scores,
+        count_trained,
+        latest_scores,
+        name_tested,
+        result_folder,
+        save_results,
+        score,
+        videos_to_test,
+    )
     from tinyvid.runs import Run, read_json
     from tinyvid.train import describe_skipped
 
     _check_fusion(fusion)
     opened = Run.open(run)
     opened.config.data.strict |= strict
-    folder = out or run / "test"
+    what, name = name_tested(opened, part, data)
+    other = weights.stem if weights is not None and weights.stem != "best" else ""
+    title = f"{opened.config.model.name} on {name}" + (f", weights {other}" if other else "")
+    named = {"what": what, "weights": other}
+    folder = out or result_folder(opened, title, **named, fusion=fusion)
     console = Console()
     if from_scores:
-        scores = Scores.load(folder / "scores.npz")
-        title = read_json(folder / "metrics.json").get("of", str(run))
+        for option, value in (("clips", clips), ("crops", crops), ("device", device)):
+            if value is not None:
+                raise UserError(
+                    f"--from-scores takes the scores as they are: leave out --{option}, or it"
+                )
+        if out is None:
+            scores = Scores.load(latest_scores(opened, title, **named))
+        else:
+            scores = Scores.load(out / "scores.npz")
+            title = read_json(out / "metrics.json").get("of", title)
     else:
         model, checkpoint = opened.model(weights, device)
         with counting_bar(console, "reading", "videos") as progress:
-            videos, name = videos_to_test(opened, part=part, data=data, progress=progress)
+            videos, _ = videos_to_test(opened, part=part, data=data, progress=progress)
         if videos.skipped:
-            note = f"note: {describe_skipped(videos)}"
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
-        title = f"{opened.config.model.name} on {name}"
+            _note(console, describe_skipped(videos))
+        known = count_trained(opened, videos)
+        if known:
+            _note(
+                console,
+                f"the run was trained on {known} of these {len(videos)} videos: that it knows them "
+                "says nothing of new ones",
+            )
         with counting_bar(console, "testing") as progress:
             scores = score(
-                model, videos, opened.config, clips=clips, crops=crops, progress=progress
+                model,
+                videos,
+                opened.config,
+                clips=10 if clips is None else clips,
+                crops=1 if crops is None else crops,
+                progress=progress,
             )
-        if name.startswith("part 'val'") and checkpoint.state.get("epoch"):
-            console.print(
-                "note: the best epoch was chosen by these very videos, which flatters it; hold some"
-                " out with --test-group or --fold",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+        if what == "val" and checkpoint.state.get("epoch"):
+            _note(
+                console,
+                "the best epoch was chosen by these very videos, which flatters it; hold some "
+                "out with --test-group or --fold",
             )
     metrics = save_results(scores, fusion, title, folder)
     print_metrics(console, metrics, scores.classes, title)
@@ -229,9 +288,16 @@ def predict(
     from tinyvid.predict import predict as look
 
     _check_fusion(fusion)
-    console = Console()
-    for found in look(run, files, clips=clips, fusion=fusion, device=device):
+    console, failed = Console(), []
+
+    def tell(error: UserError) -> None:
+        failed.append(error)
+        typer.echo(f"error: {error}", err=True)
+
+    for found in look(run, files, clips=clips, fusion=fusion, device=device, failed=tell):
         print_prediction(console, found, top)
+    if failed:
+        raise typer.Exit(2)
 
 
 def crossval(
@@ -252,7 +318,7 @@ def crossval(
     fusion: _Fusion = "mean_prob",
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of all the runs.", show_default="runs/crossval-MODEL-DATA"),
+        typer.Option(help="Folder of all the runs.", show_default="runs/crossval-MODEL-DATA[-byK]"),
     ] = None,
 ) -> None:
     """Test every group by a network that has never seen it.
@@ -270,6 +336,7 @@ def crossval(
     from tinyvid.cli.tables import print_crossval
     from tinyvid.config import load_config
     from tinyvid.crossval import cross_validate
+    from tinyvid.runs import data_name
 
     _check_fusion(fusion)
     named = _given(
@@ -281,7 +348,11 @@ def crossval(
         }
     )
     settings = load_config(config, ["data.val_fraction=0", *(set_ or ())], named)
-    folder = out or Path("runs") / f"crossval-{model}-{_data_name(settings)}"
+    if data is None and settings.data.path == "verbs":
+        raise UserError("--data: name the videos; a cross-validation is for a set of your own")
+    kind = "" if by == "group" else f"-by{by}"
+    name = f"crossval-{model}-{data_name(settings.data.path)}{kind}"
+    folder = out or Path("runs") / name
     console = Console()
 
     def on_fold(seed: int, fold: str, metrics: Metrics, before: bool) -> None:
@@ -312,6 +383,10 @@ def crossval(
     console.print(f"in {folder}: crossval.csv, confusion.png", highlight=False, soft_wrap=True)
 
 
+def _note(console: Console, text: str) -> None:
+    console.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
 def _check_fusion(fusion: str) -> None:
     from tinyvid.metrics import FUSIONS
 
@@ -334,46 +409,3 @@ def _seeds(text: str) -> list[int]:
 def _given(named: Mapping[str, object]) -> dict[str, object]:
     """The keys that have an option of their own, without those that were not given."""
     return {key: value for key, value in named.items() if value is not None}
-
-
-def _data_name(settings: Config) -> str:
-    path = Path(settings.data.path)
-    known = path.stem if path.suffix == ".csv" and path.stem != "clips" else path.name
-    return known if path.name != "clips.csv" else path.resolve().parent.name
-
-
-def _runs_called(name: str) -> list[Path]:
-    """The folders runs/NAME, runs/NAME-2, … that exist, in this order."""
-    numbered = [Path("runs") / name]
-    while numbered[-1].exists():
-        numbered.append(Path("runs") / f"{name}-{len(numbered) + 1}")
-    return numbered[:-1]
-
-
-def _fresh_folder(out: Path | None, settings: Config) -> Path:
-    """The folder for a new run: --out, which must not hold one, or the next free name."""
-    if out is None:
-        name = f"{settings.model.name}-{_data_name(settings)}"
-        taken = len(_runs_called(name))
-        return Path("runs") / (f"{name}-{taken + 1}" if taken else name)
-    if (out / "last.safetensors").exists():  # a run that finished no epoch has nothing to lose
-        raise UserError(f"{out} holds a run already: go on with --resume, or choose another --out")
-    return out
-
-
-def _folder_to_resume(out: Path | None, model: str | None, data: str | None) -> Path:
-    """The folder of the run to go on with: --out, or the latest of the default names."""
-    if out is None:
-        if model is None:
-            raise UserError("--resume: name the run with --out runs/NAME")
-        from tinyvid.config import load_config
-
-        settings = load_config(named=_given({"model.name": model, "data.path": data}))
-        name = f"{model}-{_data_name(settings)}"
-        found = _runs_called(name)
-        if not found:
-            raise UserError(f"--resume: there is no run in runs/{name}; name it with --out")
-        return found[-1]
-    if not (out / "config.toml").is_file():
-        raise UserError(f"--resume: {out} holds no run, it has no config.toml")
-    return out
