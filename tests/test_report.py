@@ -43,6 +43,52 @@ def test_curves_show_the_rows():
     assert sorted(t.get_text() for t in loss.texts) == ["training", "validation"]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 60])
+def test_epochs_are_whole_numbers(count):
+    with _style():
+        figure = _curves(rows(count), "")
+        figure.canvas.draw()
+    for axis in figure.axes:
+        low, high = axis.get_xlim()
+        ticks = [t for t in axis.get_xticks() if low <= t <= high]
+        assert ticks == [round(t) for t in ticks]
+        assert ticks
+        assert low < 1 <= count < high
+        if count <= 8:
+            assert ticks == list(range(1, count + 1))
+
+
+def test_the_best_epoch_is_marked():
+    shown = rows(5)
+    for row, hit, loss in zip(shown, (0.2, 0.9, 0.5, 0.9, 0.9), (1, 3, 1, 2, 2), strict=True):
+        row.update(val_hit1=hit, val_loss=loss)
+    with _style():
+        figure = _curves(shown, "a title")
+    assert figure.axes[1].get_title(loc="right") == "●  best: epoch 4"
+    marked = {line.get_label(): line.get_markevery() for a in figure.axes for line in a.lines}
+    assert marked["validation"] == marked["validation videos"] == [3]
+    assert marked["training"] == marked["training clips"] == []
+    with _style():
+        figure = _curves(rows(5, val=False), "")
+    assert figure.axes[1].get_title(loc="right") == ""
+    assert all(line.get_markevery() == [] for a in figure.axes for line in a.lines)
+
+
+@pytest.mark.parametrize("count", [1, 5, 30])
+def test_nothing_of_the_curves_is_cut_or_overlaps(count):
+    with _style():
+        figure = _curves(rows(count), "slow_fusion on gestures")
+        figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    for axis, following in zip(figure.axes, [*figure.axes[1:], None], strict=True):
+        named = [axis._left_title, axis._right_title, axis.xaxis.label, *axis.texts]
+        right = max(text.get_window_extent().x1 for text in named)
+        left = figure.bbox.x1
+        if following is not None:
+            left = min(t.get_window_extent(renderer).x0 for t in following.get_yticklabels())
+        assert right + 8 < left + (8 if following is None else 0)
+
+
 def test_names_at_the_ends_do_not_overlap():
     same = [{**row, "val_loss": row["train_loss"]} for row in rows(5)]
     with _style():
@@ -86,7 +132,22 @@ def test_a_long_title_stays_in_the_picture(count):
     box = figure._suptitle.get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
-    assert figure._suptitle.get_text().split() == title.split()
+    about, found = title.split(": ")
+    *lines, last = figure._suptitle.get_text().split("\n")
+    assert (" ".join(lines), last) == (about, found)
+
+
+def test_a_usual_title_breaks_nowhere_but_before_the_result():
+    title = "slow_fusion on the test split of verbs: Video Hit@1 50.0%"
+    with _style():
+        figure = _confusion(np.eye(2, dtype=int), ["a", "b"], title)
+    assert figure._suptitle.get_text() == title.replace(": ", "\n")
+
+
+def test_equal_cells_look_the_same():
+    with _style():
+        [axis] = _confusion(np.full((2, 2), 3), ["a", "b"], "").axes
+    assert len({(t.get_weight(), t.get_color()) for t in axis.texts}) == 1
 
 
 def test_confusion_of_a_wrong_size(tmp_path):

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 TRAIN, VAL = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito's palette
 INK, FAINT = "#222222", "#9a9a9a"
 
+FEW = 8  # epochs, of which each is named
+
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
@@ -62,26 +64,48 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str 
 def _curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     epochs = [row["epoch"] for row in rows]
     figure, axes = _figure(1, 3, (10.5, 3.3), width_ratios=[1, 1, 0.7])
+    # Space between the lines' names and the next axis:
+    figure.set_layout_engine("constrained", wspace=0.04)
     loss, hit, lr = axes
+    best = _best(rows)
     _line(loss, epochs, rows, "train_loss", "training", TRAIN)
-    _line(loss, epochs, rows, "val_loss", "validation", VAL)
+    _line(loss, epochs, rows, "val_loss", "validation", VAL, best)
     loss.set(title="Loss (cross-entropy, nats)", ylim=(0, None))
     _line(hit, epochs, rows, "train_acc", "training clips", TRAIN, scale=100)
-    _line(hit, epochs, rows, "val_hit1", "validation videos", VAL, scale=100)
+    _line(hit, epochs, rows, "val_hit1", "validation videos", VAL, best, scale=100)
     hit.set(title="Hit@1 (%)", ylim=(0, 102))
     _line(lr, epochs, rows, "lr", "", INK)
+    if len(epochs) <= FEW:  # a line would have corners where the rate has none
+        for line in lr.get_lines():
+            line.set_drawstyle("steps-mid")
     lr.set(title="Learning rate", ylim=(0, None))
     lr.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     lr.yaxis.get_major_locator().set_params(nbins=4)
     for axis in axes:
         axis.set_xlabel("epoch")
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.margins(x=0.03)
+        if len(epochs) <= FEW:
+            axis.set_xticks(epochs)
+        else:
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        room = 0.5 if len(epochs) == 1 else 0.03 * (epochs[-1] - epochs[0])
+        axis.set_xlim(epochs[0] - room, epochs[-1] + room)
+    lr.set_xlabel("epoch (at its end)")
     _spread_labels(loss)
     _spread_labels(hit)
+    if best is not None:
+        marked = f"●  best: epoch {epochs[best]}"
+        hit.set_title(marked, loc="right", color=VAL, size=9, weight="normal")
     if title:
         figure.suptitle(title, x=0.008, ha="left", fontsize=11)
     return figure
+
+
+def _best(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The row whose weights are kept as the best; None where nothing validates."""
+    validated = [i for i, row in enumerate(rows) if row["val_hit1"] is not None]
+    if not validated:
+        return None
+    return max(validated, key=lambda i: (rows[i]["val_hit1"], -(rows[i]["val_loss"] or 0)))
 
 
 def plot_confusion(
@@ -108,7 +132,10 @@ def _confusion(confusion: np.ndarray, classes: Sequence[str], title: str) -> Fig
     room = 0.075 * min(longest, 30)  # inches
     cell = 0.55 if count <= 20 else max(0.12, 11 / count)
     side = max(2.0, cell * count)
-    figure, axis = _figure(1, 1, (side + room + 1.2, side + room * 0.75 + 0.9))
+    about, _, found = title.rpartition(": ")  # what was tested, and how it went, on two lines
+    # Characters of this font are 0.09 inches wide on average; a title is rarely wider.
+    width = max(side + room + 1.2, min(0.09 * max(len(about), len(found)) + 0.2, 9.0))
+    figure, axis = _figure(1, 1, (width, side + room * 0.75 + 0.9))
     axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
     axis.grid(False)
     for spine in axis.spines.values():
@@ -116,10 +143,7 @@ def _confusion(confusion: np.ndarray, classes: Sequence[str], title: str) -> Fig
     if count <= 30:
         for i, j in np.argwhere(confusion > 0):
             shade = "white" if share[i, j] > 0.55 else INK
-            weight = "bold" if i == j else "normal"
-            axis.text(
-                j, i, str(confusion[i, j]), ha="center", va="center", color=shade, weight=weight
-            )
+            axis.text(j, i, str(confusion[i, j]), ha="center", va="center", color=shade)
     shown = [name if len(name) <= 30 else name[:29] + "…" for name in classes]
     size = 9 if count <= 30 else max(3.0, 270 / count)
     axis.set_xticks(range(count), shown, rotation=45, ha="right", rotation_mode="anchor", size=size)
@@ -131,9 +155,9 @@ def _confusion(confusion: np.ndarray, classes: Sequence[str], title: str) -> Fig
     axis.tick_params(which="both", length=0)
     axis.set(xlabel="predicted", ylabel="true class (videos)")
     if title:
-        # Characters of this font are 0.09 inches wide on average; a title is rarely wider.
-        lines = textwrap.fill(title, max(20, int(figure.get_figwidth() / 0.09)))
-        figure.suptitle(lines, x=0.012, ha="left", fontsize=10, weight="bold")
+        fits = int(width / 0.09)
+        lines = [line for part in (about, found) for line in textwrap.wrap(part, fits)]
+        figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=10, weight="bold")
     return figure
 
 
@@ -159,13 +183,22 @@ def _line(
     key: str,
     label: str,
     colour: str,
+    best: int | None = None,
     scale: float = 1.0,
 ) -> None:
     values = np.array([np.nan if row[key] is None else row[key] for row in rows], dtype=float)
     if np.isnan(values).all():
         return
-    marker = "o" if len(rows) == 1 else None
-    axis.plot(epochs, values * scale, color=colour, marker=marker, label=label, lw=1.8)
+    dots = [0] if len(rows) == 1 else [best] if best is not None else []
+    axis.plot(
+        epochs,
+        values * scale,
+        color=colour,
+        marker="o",
+        markevery=dots,
+        label=label,
+        clip_on=False,
+    )
 
 
 def _spread_labels(axis: Any) -> None:
