@@ -1,5 +1,7 @@
 """The suite checks everything there is, and finds faults planted in kernels."""
 
+import shutil
+
 import numpy as np
 import pytest
 from mutations import KERNEL_FAULTS, plant
@@ -11,6 +13,8 @@ from tinyvid.checking import suite
 from tinyvid.cli import app
 from tinyvid.errors import UserError
 from tinyvid.kernels import conv3d_fprop, kernels, use
+from tinyvid.kernels.registry import Variant
+from tinyvid.kernels.rounding import to_bf16
 from tinyvid.tensor import Tensor
 
 
@@ -35,12 +39,43 @@ def test_a_new_operation_without_a_row_is_noticed(monkeypatch):
     assert suite.missing() == ["warp"]
 
 
-def test_every_variant_of_every_kernel_has_a_row_in_both_dtypes():
-    rows = {(j.op, j.pass_, j.variant, j.dtype) for j in suite.jobs()}
+def test_every_variant_of_every_kernel_has_a_row_in_each_dtype_that_it_takes():
+    devices = ("cpu", "emulator")
+    rows = {(j.op, j.pass_, j.variant, j.dtype) for d in devices for j in suite.jobs(device=d)}
     for kernel in kernels():
-        for variant in kernel.variants:
+        for variant in kernel.variants.values():
             for dtype in ("float32", "float64"):
-                assert (kernel.op, kernel.pass_, variant, dtype) in rows
+                taken = variant.dtypes is None or dtype in variant.dtypes
+                assert ((kernel.op, kernel.pass_, variant.name, dtype) in rows) == taken
+    assert all(not j.variant.startswith("cuda/") for j in suite.jobs(device="cpu"))
+    assert all(not j.variant.startswith("cpu/") for j in suite.jobs(device="emulator"))
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_cuda_variants_pass_on_the_emulator():
+    jobs = suite.jobs("conv3d_wgrad", "cuda/naive", "emulator", quick=True)
+    assert [job.dtype for job in jobs] == ["float32", "float64"]
+    for job in jobs:
+        row = job.run()
+        assert row.passed, row.failures
+    assert 0 < row.gradient < 1e-8
+
+
+def test_what_a_variant_rounds_is_rounded_for_its_reference_too(monkeypatch):
+    kernel = next(k for k in kernels() if k.name == "conv3d_fprop")
+
+    def rounding(x, w, geometry):
+        return kernel.variants["reference"].function(to_bf16(x), to_bf16(w), geometry)
+
+    variant = Variant("cpu/bf16", "none:none", dtypes=("float32",), rounds=to_bf16)
+    variant._function = rounding
+    monkeypatch.setitem(kernel.variants, "cpu/bf16", variant)
+    (job,) = suite.jobs("conv3d_fprop", "cpu/bf16")
+    row = job.run()
+    assert row.passed, row.failures
+    assert row.agreement < 3e-6
+    variant.rounds = None
+    assert not job.run().passed
 
 
 @pytest.mark.parametrize("op", sorted({kernel.op for kernel in kernels()}))
@@ -157,7 +192,8 @@ def test_the_table_fits_80_columns_and_names_what_was_checked():
     lines = result.stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["op", "pass", "variant", "dtype", "cases", "vs", "ref", "gradient"]
-    variants = next(k for k in kernels() if k.name == "conv3d_dgrad").variants
+    every = next(k for k in kernels() if k.name == "conv3d_dgrad").variants
+    variants = [name for name in every if not name.startswith("cuda/")]
     assert [line.split()[-1] for line in lines[1 : 1 + 2 * len(variants)]] == ["pass"] * (
         2 * len(variants)
     )
