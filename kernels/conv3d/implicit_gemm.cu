@@ -144,14 +144,18 @@ template <bool FPROP> struct Correlation {
     });
   }
 
-  // Where in the output row `i` begins, or -1; and from column to column.
-  __device__ __forceinline__ long long output_row(int i) const {
-    const int row = row0 + i;
-    if (row >= axes.rows()) return -1;
-    const int cell = FPROP ? row : cell_of(row, axes, geometry.D, geometry.H, geometry.W);
-    return (long long)cell * columns() * geometry.groups + block.group * columns();
+  // Outputs side by side that a thread has: of fprop single ones, as k is dealt out one by one.
+  static constexpr int ROWS_AT_ONCE = 1, COLUMNS_AT_ONCE = FPROP ? 1 : CHUNK;
+  static __device__ bool whole_outputs() { return columns() % CHUNK == 0; }
+  // How many of the array there are from this one on, and where it is.
+  __device__ __forceinline__ int outputs(int i, int column) const {
+    return row0 + i < axes.rows() ? columns() - column : 0;
   }
-  __device__ __forceinline__ long long column_step() const { return 1; }
+  __device__ __forceinline__ long long output(int i, int column) const {
+    const int row = row0 + i;
+    const int cell = FPROP ? row : cell_of(row, axes, geometry.D, geometry.H, geometry.W);
+    return ((long long)cell * geometry.groups + block.group) * columns() + column;
+  }
   static __device__ __forceinline__ long long output_size() {
     return FPROP ? (long long)geometry.N * geometry.Z * geometry.P * geometry.Q * geometry.K
                  : (long long)geometry.N * geometry.D * geometry.H * geometry.W * geometry.C;
@@ -217,13 +221,15 @@ struct FilterGradient {
   }
 
   static __device__ int columns() { return group_K(); }
-  __device__ __forceinline__ long long output_row(int i) const {
-    const int row = row0 + i, c = row % padded_C();
-    if (row >= rows() || c >= group_C()) return -1;
-    return block.group * group_K() * column_step() + row / padded_C() * group_C() + c;
+  static constexpr int ROWS_AT_ONCE = CHUNK, COLUMNS_AT_ONCE = 1;
+  static __device__ bool whole_outputs() { return group_C() % CHUNK == 0; }
+  __device__ __forceinline__ int outputs(int i, int column) const {
+    const int row = row0 + i;
+    return row < rows() && column < group_K() ? group_C() - row % padded_C() : 0;
   }
-  __device__ __forceinline__ long long column_step() const {
-    return (long long)geometry.T * geometry.R * geometry.S * group_C();
+  __device__ __forceinline__ long long output(int i, int column) const {
+    const int row = row0 + i, k = block.group * group_K() + column;
+    return k * filter_size() + row / padded_C() * group_C() + row % padded_C();
   }
   static __device__ __forceinline__ long long output_size() {
     return (long long)geometry.K * geometry.T * geometry.R * geometry.S * group_C();
@@ -241,30 +247,62 @@ struct Slabs {
   }
 };
 
+// N neighbours in global memory, of which `count` are asked for; all are, and lie in a chunk, if
+// `whole`.
+template <int N>
+__device__ __forceinline__ void read(const REAL* from, REAL (&to)[N], int count, bool whole) {
+  if constexpr (N == CHUNK) {
+    if (whole) return load_chunk(from, to);
+  }
+#pragma unroll
+  for (int i = 0; i < N; i++) to[i] = i < count ? from[i] : REAL(0);
+}
+__device__ __forceinline__ void write_chunk(float* to, const float (&from)[4]) {
+  store4(to, make_float4(from[0], from[1], from[2], from[3]));
+}
+__device__ __forceinline__ void write_chunk(double* to, const double (&from)[2]) {
+  store2(to, make_double2(from[0], from[1]));
+}
+template <int N>
+__device__ __forceinline__ void write(REAL* to, const REAL (&from)[N], int count, bool whole) {
+  if constexpr (N == CHUNK) {
+    if (whole) return write_chunk(to, from);
+  }
+#pragma unroll
+  for (int i = 0; i < N; i++) {
+    if (i < count) to[i] = from[i];
+  }
+}
+
 // Writes a slab's sums, or adds them to what the slabs before have left there.
 template <class Problem>
 __device__ __forceinline__ void store(const Problem& problem, int slab,
                                       const REAL (&sums)[ROWS_EACH][COLUMNS_EACH],
                                       const REAL* bias, int relu, REAL* out) {
-  const Block& block = problem.block;
+  // A thread's outputs side by side in memory: a piece of a row, or of a column.
+  constexpr int ACROSS = Problem::COLUMNS_AT_ONCE, DOWN = Problem::ROWS_AT_ONCE;
   const Slabs slabs(problem);
   const Finish finish = {bias, relu != 0};
-  out += block.slice * Problem::output_size();
+  out += problem.block.slice * Problem::output_size();
 #pragma unroll
-  for (int i = 0; i < ROWS_EACH; i++) {
-    const long long row = problem.output_row(Problem::A::row(row_part(), i));
-    if (row < 0) continue;
+  for (int i = 0; i < ROWS_EACH; i += DOWN) {
 #pragma unroll
-    for (int j = 0; j < COLUMNS_EACH; j++) {
+    for (int j = 0; j < COLUMNS_EACH; j += ACROSS) {
+      const int row = Problem::A::row(row_part(), i);
       const int column = problem.column0 + Problem::B::row(column_part(), j);
-      if (column >= Problem::columns()) continue;
-      REAL* to = out + row + column * problem.column_step();
-      REAL value = sums[i][j];
-      if (slab > slabs.begin) value += *to;
-      if (slab + 1 >= slabs.end && block.slices == 1) {
-        value = finish(value, block.group * Problem::columns() + column);
+      const int count = problem.outputs(row, column);
+      if (count <= 0) continue;
+      REAL* to = out + problem.output(row, column);
+      REAL values[DOWN * ACROSS] = {};
+      if (slab > slabs.begin) read(to, values, count, Problem::whole_outputs());
+#pragma unroll
+      for (int e = 0; e < DOWN * ACROSS; e++) {
+        values[e] += sums[i + e % DOWN][j + e / DOWN];
+        if (slab + 1 >= slabs.end && problem.block.slices == 1) {
+          values[e] = finish(values[e], problem.block.group * Problem::columns() + column);
+        }
       }
-      *to = value;
+      write(to, values, count, Problem::whole_outputs());
     }
   }
 }

@@ -20,14 +20,17 @@ __device__ __forceinline__ void load_chunk(const double* from, double (&to)[2]) 
 }
 
 // A chunk on its way into shared memory: the first `count` elements from `from`, zeros for the
-// rest. Where channels come in whole chunks it is all or nothing, and asynchronous.
+// rest. Where channels come in whole chunks it is all or nothing, and asynchronous; else each
+// eight threads begin at another element, so that a warp's 32 lie in 32 banks.
 __device__ __forceinline__ void copy_chunk(REAL* to, const REAL* from, int count, bool whole) {
   if (whole) {
     cp_async_16(to, from, count > 0);
     return;
   }
-#pragma unroll
-  for (int i = 0; i < CHUNK; i++) to[i] = i < count ? from[i] : REAL(0);
+  for (int element = 0; element < CHUNK; element++) {
+    const int i = (element + threadIdx.x / 8) % CHUNK;
+    to[i] = i < count ? from[i] : REAL(0);
+  }
 }
 
 // The same number, but the compiler does not know it: what follows from it is computed there and
