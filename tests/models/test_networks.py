@@ -35,6 +35,12 @@ def scores(model, x):
         return model(tinyvid.tensor(x)).numpy()
 
 
+def test_a_network_that_is_planned_is_no_typo():
+    with pytest.raises(UserError, match="two_stream is not built yet: it needs optical flow"):
+        models.build("two_stream", 5)
+    assert not set(models.NOT_BUILT) & set(models.names())
+
+
 @pytest.mark.parametrize("name", SMALL + WORKED)
 @pytest.mark.parametrize("clip", [(3, 16, 32, 40), (2, 9, 37, 32)])
 def test_output_shape(name, clip):

@@ -104,6 +104,10 @@ MODELS: dict[str, Entry] = {
 }
 
 
+# Networks of the literature that somebody may ask for, and what they wait for.
+NOT_BUILT = {"two_stream": "it needs optical flow, which is not built either"}
+
+
 def names() -> list[str]:
     """Return the names of all networks."""
     return list(MODELS)
@@ -115,6 +119,8 @@ def entry(name: str) -> Entry:
     Raises:
         UserError: no such network; the message names the nearest.
     """
+    if name in NOT_BUILT:
+        raise UserError(f"{name} is not built yet: {NOT_BUILT[name]}")
     if name not in MODELS:
         raise UserError(
             f"no network is called {name!r}.{nearest(name, MODELS)} There are: {', '.join(MODELS)}."
