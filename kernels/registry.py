@@ -138,13 +138,12 @@ class Kernel:
             if why is not None:
                 raise UserError(f"{self.name}: {wanted!r} cannot take this case: {why}")
             return variant
+        reasons = ""
         for variant in self.variants.values():
-            if _why_not(variant, args, targets, device) is None:
+            why = _why_not(variant, args, targets, device)
+            if why is None and variant.rounds is None:
                 return variant
-        reasons = "".join(
-            f"\n  {variant.name}: {_why_not(variant, args, targets, device)}"
-            for variant in self.variants.values()
-        )
+            reasons += f"\n  {variant.name}: {why or 'rounds its operands: ask for it by name'}"
         raise UserError(f"{self.name}: no variant takes this case on device {device!r}:{reasons}")
 
 

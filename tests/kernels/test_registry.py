@@ -118,6 +118,18 @@ def test_reasons_are_listed_where_nothing_fits(monkeypatch):
     )
 
 
+def test_a_variant_that_rounds_runs_only_when_it_is_asked_for():
+    kernel = Kernel("rough", "fprop", "Reckon.", no_check)
+    kernel.add("cpu/rough", "operator:add", rounds=abs)
+    kernel.add("reference", "operator:mul")
+    assert kernel(2, 3) == 6
+    with use(rough="cpu/rough"):
+        assert kernel(2, 3) == 5
+    del kernel.variants["reference"]
+    with pytest.raises(UserError, match="cpu/rough: rounds its operands: ask for it by name"):
+        kernel(2, 3)
+
+
 def test_unknown_devices(fprop):
     with pytest.raises(UserError, match=r"called 'cdua'; there is 'cpu', 'emulator', 'cuda'"):
         fprop(1, 2, device="cdua")
