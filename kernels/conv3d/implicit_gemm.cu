@@ -6,8 +6,8 @@
 // - Global memory is read in chunks of 128 bits along channels, by `cp.async` straight into shared
 //   memory: fewer instructions, and no registers held while a load is under way.
 // - Two stages: while one is multiplied, the next is on its way.
-// - The sum is cut into slabs of 256 terms, and each slab added to the total in the output: a
-//   plain float32 sum of thousands of terms would lose too many digits.
+// - The sum is cut into slabs of 128 terms, and each slab added to the total in the output: a
+//   plain float32 sum of thousands of terms would lose too many digits (product.cuh).
 // - It is also cut into slices, one for each block, where there are few outputs (wgrad, and
 //   layers of small images), so that the whole GPU has work; slices.cuh adds them in order.
 //

@@ -124,9 +124,6 @@ __device__ __forceinline__ void load(Operand& operand, const REAL* matrix, int r
   });
 }
 
-// Stages of a slab, an even number: half as long as the implicit GEMM's, since these sums go on to be
-// added to and subtracted from each other, and what rounding takes from each adds up.
-constexpr int SHORT_SLAB = SLAB / 2;
 using Right = Across<COLUMNS, COLUMN_PARTS>;  // the right operand of every product
 
 // The matrices of all batches, and a block's tile: columns run fastest, then rows, so that
@@ -193,13 +190,13 @@ __device__ __forceinline__ void multiply_batches(const Products& all, bool add) 
     of.take(blockIdx.x);
   }
   __syncthreads();  // all threads know the tile
-  const int stages = tiles(all.terms, DEPTH), slabs = tiles(stages, SHORT_SLAB);
+  const int stages = tiles(all.terms, DEPTH), slabs = tiles(stages, SLAB);
   const int begin = CUT ? slabs * of.slice / of.slices : 0;
   const int end = CUT ? slabs * (of.slice + 1) / of.slices : slabs;
 
   for (int slab = begin; slab < end; slab++) {  // none where the last tiles are too few
     REAL sums[ROWS_EACH][COLUMNS_EACH] = {};
-    const int first = slab * SHORT_SLAB, last = min(stages, first + SHORT_SLAB);
+    const int first = slab * SLAB, last = min(stages, first + SLAB);
     // Nobody reads the memory of even stages any more: the slab before ended with an odd one.
     load(a[0], of.left, all.rows, all.terms, of.row0, first);
     load(b[0], of.right, all.columns, all.terms, of.column0, first);
