@@ -20,6 +20,7 @@ import numpy as np
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels.registry import Kernel
+from tinyvid.kernels.rounding import to_bf16, to_tf32
 
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _SHAPES = {"x": attrgetter("x"), "w": attrgetter("w"), "gy": attrgetter("y")}
@@ -116,5 +117,14 @@ for _kernel in (fprop, dgrad, wgrad):
             f"cuda/{_step}",
             f"tinyvid.kernels.conv3d.cuda:{_step}_{_kernel.pass_}",
             unfit=_unfit(_step, _kernel.pass_),
+        )
+    # Last, so that they only run when asked for by name: they round their operands.
+    for _step, _rounds in (("tf32", to_tf32), ("bf16", to_bf16)):
+        _kernel.add(
+            f"cuda/{_step}",
+            f"tinyvid.kernels.conv3d.cuda:{_step}_{_kernel.pass_}",
+            unfit=_unfit(_step, _kernel.pass_),
+            dtypes=("float32",),
+            rounds=_rounds,
         )
     _kernel.add("reference", f"tinyvid.kernels.conv3d.reference:{_kernel.pass_}")

@@ -25,7 +25,7 @@ from tinyvid.device import device_of
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, Ints
 from tinyvid.kernels import launch
-from tinyvid.kernels.conv3d import simt, winograd
+from tinyvid.kernels.conv3d import simt, tensor_core, winograd
 from tinyvid.kernels.conv3d.plan import OUTPUT, Plan, tiles
 
 _THREADS = 256
@@ -42,12 +42,15 @@ class Step:
     Attributes:
         file: the kernels. plan: for (pass, geometry, dtype); UserError where it cannot take them.
         launch: of a step that takes several kernels for a pass: launches them, given (module,
-            pass, geometry, plan, operands, [bias, relu] for fprop, output, workspace).
+            pass, geometry, plan, operands, [bias, relu] for fprop, output or its slices,
+            workspace).
+        dtypes: the names of those that it takes.
     """
 
     file: str
     plan: Planner
     launch: Callable[..., None] | None = None
+    dtypes: tuple[str, ...] = ("float32", "float64")
 
 
 STEPS = {
@@ -55,6 +58,15 @@ STEPS = {
     "tiled": Step("tiled.cu", simt.tiled),
     "implicit_gemm": Step("implicit_gemm.cu", simt.implicit_gemm),
     "winograd": Step("winograd.cu", winograd.plan, winograd.launch),
+    **{
+        number: Step(
+            "tensor_core.cu",
+            partial(tensor_core.plan, number),
+            partial(tensor_core.launch, number),
+            ("float32",),
+        )
+        for number in ("tf32", "bf16")
+    },
 }
 
 
@@ -123,6 +135,8 @@ naive_fprop, naive_dgrad, naive_wgrad = _passes("naive")
 tiled_fprop, tiled_dgrad, tiled_wgrad = _passes("tiled")
 implicit_gemm_fprop, implicit_gemm_dgrad, implicit_gemm_wgrad = _passes("implicit_gemm")
 winograd_fprop, winograd_dgrad, winograd_wgrad = _passes("winograd")
+tf32_fprop, tf32_dgrad, tf32_wgrad = _passes("tf32")
+bf16_fprop, bf16_dgrad, bf16_wgrad = _passes("bf16")
 
 
 def unfit(step: str, pass_: str, geometry: ConvGeometry) -> str | None:
@@ -132,7 +146,7 @@ def unfit(step: str, pass_: str, geometry: ConvGeometry) -> str | None:
         size + low + high
         for size, (low, high) in zip(geometry.x[2:], geometry.padding, strict=True)
     ]
-    filter_rows = math.prod(geometry.w[1:]) + 4 * math.prod(geometry.w[2:])
+    filter_rows = math.prod(geometry.w[1:]) + 8 * math.prod(geometry.w[2:])
     if max(geometry.x[0] * math.prod(padded), filter_rows) >= 2**30:
         return f"it has more cells than 2**30: x {geometry.x}, w {geometry.w}"
     try:
@@ -206,7 +220,7 @@ def _run(
         of_pass = finish if pass_ == "fprop" else []
         several = STEPS[step].launch
         if several is not None:
-            several(module, pass_, geometry, plan, operands, of_pass, out, workspace)
+            several(module, pass_, geometry, plan, operands, of_pass, target, workspace)
         else:
             args = [*operands, *of_pass, target, *map(np.int32, plan.args)]
             kernel = module.get_function(f"conv3d_{pass_}_{step}")
@@ -257,6 +271,8 @@ def _check(
                 f"not {type(array).__module__}.{type(array).__name__}"
             )
     why = unfit(step, pass_, geometry)
+    if arrays[0].dtype.name not in STEPS[step].dtypes:
+        why = f"it takes {' and '.join(STEPS[step].dtypes)}, not {arrays[0].dtype}"
     if why is not None:
         raise UserError(f"conv3d_{pass_}: 'cuda/{step}' cannot take this case: {why}")
 

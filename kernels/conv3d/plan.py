@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tinyvid.geometry import Ints
+from tinyvid.geometry import ConvGeometry, Ints
 
 # A launch aims at this many blocks: two for each of the 132 multiprocessors of an H100. It
 # decides how sums are cut, so it does not depend on the GPU at hand.
@@ -47,3 +48,31 @@ def product_columns(columns: int, chunk: int) -> int:
     The one that leaves fewest columns idle; of equals, the widest.
     """
     return min((32, 16, 8), key=lambda width: (tiles(columns, width * chunk) * width, -width))
+
+
+def matrix_product(
+    pass_: str, geometry: ConvGeometry, rows: int, depth: int, chunk: int
+) -> tuple[int, int, int]:
+    """Return the sizes of the matrix product that a pass is: tiles of rows, columns, terms.
+
+    Args:
+        rows: of a tile. depth: terms of a stage; each tap begins a new one.
+        chunk: channels that are copied at once; for wgrad each tap begins a new one.
+    """
+    N, _, *sizes = geometry.x
+    K, group_C, *taps = geometry.w
+    group_K, cells = K // geometry.groups, N * math.prod(geometry.y[2:])
+    if pass_ == "fprop":
+        terms = math.prod(taps) * tiles(group_C, depth) * depth
+        return tiles(cells, rows), group_K, terms
+    if pass_ == "wgrad":
+        padded_C = tiles(group_C, chunk) * chunk
+        return tiles(math.prod(taps) * padded_C, rows), group_K, tiles(cells, depth) * depth
+    # With strides the cells fall in phases, and each meets some of the taps only.
+    of_phase = N * math.prod(map(tiles, sizes, geometry.stride))
+    meeting = [
+        tiles(T, stride // math.gcd(stride, dilation))
+        for T, stride, dilation in zip(taps, geometry.stride, geometry.dilation, strict=True)
+    ]
+    terms = math.prod(meeting) * tiles(group_K, depth) * depth
+    return tiles(of_phase, rows) * math.prod(geometry.stride), group_C, terms

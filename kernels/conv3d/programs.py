@@ -42,6 +42,8 @@ def _programs() -> Iterator[Program]:
             yield whole
             for part in PARTS.get((step, pass_), ()):
                 yield _part(whole, whole.kernel + part)
+        if step in ARITHMETIC:
+            yield _part(replace(whole, pass_="any"), f"conv3d_round_{step}")
         if step in _SLICED:
             yield _part(replace(whole, pass_="any"), "conv3d_sum_slices")
 

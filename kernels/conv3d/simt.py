@@ -8,7 +8,15 @@ import numpy as np
 
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, Ints
-from tinyvid.kernels.conv3d.plan import BLOCKS, OUTPUT, SLAB, Plan, product_columns, tiles
+from tinyvid.kernels.conv3d.plan import (
+    BLOCKS,
+    OUTPUT,
+    SLAB,
+    Plan,
+    matrix_product,
+    product_columns,
+    tiles,
+)
 
 _THREADS = 256
 _SHARED = 48 * 1024  # bytes that a block has without asking for more
@@ -74,29 +82,11 @@ def _fitting(shared: int, geometry: ConvGeometry) -> int:
 
 def implicit_gemm(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
     """A block for each tile of the matrix product; few tiles are cut along the sum."""
-    N, _, *sizes = geometry.x
-    K, group_C, *taps = geometry.w
-    group_K, cells = K // geometry.groups, N * math.prod(geometry.y[2:])
     chunk = 16 // dtype.itemsize
     rows, depth = 32 * chunk, 4 * chunk
-    if pass_ == "fprop":
-        rowtiles, columns = tiles(cells, rows), group_K
-        stages = math.prod(taps) * tiles(group_C, depth)
-    elif pass_ == "dgrad":
-        # With strides the cells fall in phases, and each meets some of the taps only.
-        of_phase = N * math.prod(map(tiles, sizes, geometry.stride))
-        rowtiles, columns = tiles(of_phase, rows) * math.prod(geometry.stride), group_C
-        meeting = [
-            tiles(T, stride // math.gcd(stride, dilation))
-            for T, stride, dilation in zip(taps, geometry.stride, geometry.dilation, strict=True)
-        ]
-        stages = math.prod(meeting) * tiles(group_K, depth)
-    else:
-        padded_C = tiles(group_C, chunk) * chunk
-        rowtiles, columns = tiles(math.prod(taps) * padded_C, rows), group_K
-        stages = tiles(cells, depth)
+    row_tiles, columns, terms = matrix_product(pass_, geometry, rows, depth, chunk)
     width = product_columns(columns, chunk)
-    blocks = rowtiles * tiles(columns, width * chunk) * geometry.groups
-    slices = max(1, min(BLOCKS // blocks, tiles(stages * depth, SLAB)))
+    blocks = row_tiles * tiles(columns, width * chunk) * geometry.groups
+    slices = max(1, min(BLOCKS // blocks, tiles(terms, SLAB)))
     threads = 256 if width == 32 else 128
     return Plan(blocks * slices, threads, 0, slices, {"TILE_COLUMNS": width * chunk})
