@@ -15,30 +15,12 @@
 //    fprop      n z p q                   k               t r s, c     x gathered, w
 //    dgrad      n d h w (of one phase)    c               t r s, k     gy gathered, w
 //    wgrad      t r s, c                  k               n z p q      x gathered, gy
+#include "blocks.cuh"
 #include "geometry.cuh"
 #include "operands.cuh"
 #include "product.cuh"
 #include "slices.cuh"
 #include "windows.cuh"
-
-// Where a block stands in the grid: columns run fastest, so that neighbours share a row tile.
-struct Block {
-  int row_tile, column_tile, group, slice, slices;
-};
-__device__ __forceinline__ Block block_at(unsigned at, int row_tiles, int column_tiles) {
-  Block block;
-  block.column_tile = at % column_tiles;
-  at /= column_tiles;
-  block.row_tile = at % row_tiles;
-  at /= row_tiles;
-  block.group = at % geometry.groups;
-  block.slice = at / geometry.groups;
-  block.slices = gridDim.x / (unsigned(column_tiles) * row_tiles * geometry.groups);
-  return block;
-}
-
-template <bool FIRST, class A, class B> struct Choice { using Type = A; };
-template <class A, class B> struct Choice<false, A, B> { using Type = B; };
 
 // Elements of the filter for one k.
 __device__ __forceinline__ long long filter_size() {
@@ -236,16 +218,9 @@ struct FilterGradient {
   }
 };
 
-// The slabs of a block: all of them, or a slice, which may be of none.
-struct Slabs {
-  int begin, end;
-  template <class Problem> __device__ __forceinline__ Slabs(const Problem& problem) {
-    const Block& block = problem.block;
-    const int all = tiles(problem.stages(), SLAB);
-    begin = all * block.slice / block.slices;
-    end = all * (block.slice + 1) / block.slices;
-  }
-};
+template <class Problem> __device__ __forceinline__ Slabs slabs_of(const Problem& problem) {
+  return {tiles(problem.stages(), SLAB), problem.block};
+}
 
 // N neighbours in global memory, of which `count` are asked for; all are, and lie in a chunk, if
 // `whole`.
@@ -281,7 +256,7 @@ __device__ __forceinline__ void store(const Problem& problem, int slab,
                                       const REAL* bias, int relu, REAL* out) {
   // A thread's outputs side by side in memory: a piece of a row, or of a column.
   constexpr int ACROSS = Problem::COLUMNS_AT_ONCE, DOWN = Problem::ROWS_AT_ONCE;
-  const Slabs slabs(problem);
+  const Slabs slabs = slabs_of(problem);
   const Finish finish = {bias, relu != 0};
   out += problem.block.slice * Problem::output_size();
 #pragma unroll
@@ -314,12 +289,12 @@ __device__ __forceinline__ void run(const REAL* first, const REAL* second, const
   __shared__ typename Problem::A a[2];
   __shared__ typename Problem::B b[2];
   __shared__ typename Problem::Tables tables;
-  int slab = Slabs(Problem(first, second, blockIdx.x)).begin;
+  int slab = slabs_of(Problem(first, second, blockIdx.x)).begin;
   // Once at least: where there is nothing to sum up, the outputs are zero.
   for (bool more = true; more; slab++) {
     const Problem problem(first, second, opaque(blockIdx.x));
     const int begin = slab * SLAB;
-    const int end = min(problem.stages(), min(slab + 1, Slabs(problem).end) * SLAB);
+    const int end = min(problem.stages(), min(slab + 1, slabs_of(problem).end) * SLAB);
     __syncthreads();  // others may still read the last stage of the slab before, and its tables
     problem.prepare(tables, begin, end);
     __syncthreads();  // the tables are written before a load looks into them
@@ -344,7 +319,7 @@ __device__ __forceinline__ void run(const REAL* first, const REAL* second, const
     // Where the outputs are is worked out anew, so that no register holds it in the loop above.
     const Problem again(first, second, opaque(blockIdx.x));
     store(again, slab, sums, bias, relu, out);
-    more = slab + 1 < Slabs(again).end;
+    more = slab + 1 < slabs_of(again).end;
   }
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 #include "../common.cuh"
 #include "../ptx.cuh"
+#include "blocks.cuh"
 
 constexpr int CHUNK = 16 / sizeof(REAL);  // elements of 128 bits
 constexpr int DEPTH = 4 * CHUNK;          // terms of a stage, 64 bytes
@@ -31,15 +32,6 @@ __device__ __forceinline__ void copy_chunk(REAL* to, const REAL* from, int count
     const int i = (element + threadIdx.x / 8) % CHUNK;
     to[i] = i < count ? from[i] : REAL(0);
   }
-}
-
-// The same number, but the compiler does not know it: what follows from it is computed there and
-// then, not ahead of a loop and held in registers all through.
-__device__ __forceinline__ int opaque(int number) {
-#ifdef __CUDACC__
-  asm volatile("" : "+r"(number));
-#endif
-  return number;
 }
 
 // COUNT rows (or columns), dealt out to PARTS threads, where terms lie side by side, as channels

@@ -30,8 +30,6 @@ __device__ __forceinline__ int column_part() {
   return threadIdx.x / 32 % (COLUMN_PARTS / 8) * 8 + threadIdx.x % 8;
 }
 
-__device__ __forceinline__ int tiles(int count, int size) { return (count + size - 1) / size; }
-
 // Adds the products of one stage: each thread its rows with its columns. UNROLL of the four chunks
 // are unrolled: all, unless the compiler, loading far ahead, would run out of registers.
 template <int UNROLL = DEPTH / CHUNK, class A, class B>

@@ -8,6 +8,7 @@
 //
 //     cells of y   . . . .        4 windows of 3 overlap:
 //     under them  . . . . . .     6 cells of x instead of 12
+#include "blocks.cuh"
 #include "geometry.cuh"
 #include "slices.cuh"
 #include "sum.cuh"
@@ -19,8 +20,7 @@ struct Index {
   __device__ __forceinline__ int product() const { return d * h * w; }
 };
 
-__device__ __forceinline__ int tiles(int count, int size) { return (count + size - 1) / size; }
-// The same for any `count`.
+// `tiles` for any `count`.
 __device__ __forceinline__ int divide_up(int count, int size) {
   return count > 0 ? tiles(count, size) : -(-count / size);
 }
