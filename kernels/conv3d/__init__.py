@@ -31,7 +31,7 @@ def checker(op: str, pass_: str, first: str, second: str) -> Callable[..., None]
 
     Both must have the shape that the geometry gives them, and one dtype, float32 or float64.
     """
-    first_of, second_of, rank = _SHAPES[first], _SHAPES[second], int(op[-2])
+    first_of, second_of, rank = _SHAPES[first], _SHAPES[second], int(op[op.index("d") - 1])
 
     def check(a: Any, b: Any, geometry: ConvGeometry) -> None:
         try:

@@ -83,3 +83,17 @@ CASES += [
         "karpathy_conv2", (4, 96, 4, 28, 28), (256, 96, 2, 5, 5), (2, 1, 1), (0, 2, 2), large=True
     ),
 ]
+
+# First layers, of clips that are still bytes.
+UINT8_CASES = [
+    ConvCase("plain", (2, 3, 4, 5, 6), (4, 3, 3, 3, 3), padding=1),
+    ConvCase("no_padding", (2, 3, 2, 3, 4), (3, 3, 2, 2, 3)),
+    ConvCase("stride", (2, 3, 5, 6, 7), (3, 3, 3, 2, 3), stride=(1, 2, 3), padding=1),
+    ConvCase("dilation", (1, 3, 5, 7, 8), (3, 3, 2, 3, 2), 1, (1, 2, 3), (3, 2, 4)),
+    ConvCase("same_even_filter", (2, 3, 3, 4, 5), (2, 3, 2, 4, 2), padding="same"),
+    ConvCase("pointwise_padded", (2, 3, 2, 1, 3), (5, 3, 1, 1, 1), padding=1),
+    ConvCase("one_cell_padded", (2, 3, 1, 1, 1), (3, 3, 3, 3, 3), padding=1),
+    ConvCase("grey", (2, 1, 3, 4, 5), (3, 1, 2, 3, 3), padding=1),
+    ConvCase("groups", (1, 4, 3, 4, 3), (6, 2, 2, 2, 2), padding=1, groups=2),
+    *[case for case in CASES if case.name in ("c3d_conv1", "example_conv1")],
+]

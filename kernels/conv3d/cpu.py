@@ -75,6 +75,45 @@ def wgrad(gy: np.ndarray, x: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     return channels_first(gw)
 
 
+def uint8_fprop(
+    x: np.ndarray,
+    w: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    geometry: ConvGeometry,
+    bias: np.ndarray | None = None,
+    relu: bool = False,
+) -> np.ndarray:
+    """Return y; see `tinyvid.kernels.conv3d.uint8`. It makes a copy of the clip in floats."""
+    y = fprop(_normalised(x, mean, std, w.dtype), w, geometry)
+    if bias is not None:
+        y += bias.reshape(-1, 1, 1, 1)
+    return np.maximum(y, 0, out=y) if relu else y
+
+
+def uint8_wgrad(
+    gy: np.ndarray,
+    x: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    geometry: ConvGeometry,
+) -> np.ndarray:
+    """Return gw; see `tinyvid.kernels.conv3d.uint8`. It makes a copy of the clip in floats."""
+    return wgrad(gy, _normalised(x, mean, std, gy.dtype), geometry)
+
+
+def _normalised(
+    x: np.ndarray, mean: Sequence[float], std: Sequence[float], dtype: np.dtype
+) -> np.ndarray:
+    """Return (x / 255 - mean) / std, `N C D H W` as x, channels-last in memory."""
+    scale = 1 / (255 * np.asarray(std, np.float64))
+    shift = -np.asarray(mean, np.float64) / std
+    u = channels_last(x).astype(dtype)
+    u *= scale.astype(dtype)
+    u += shift.astype(dtype)
+    return channels_first(u)
+
+
 def _correlate(patches: Patches, filters: np.ndarray, out: np.ndarray) -> None:
     """Write patches @ filters into `out`, group by group.
 

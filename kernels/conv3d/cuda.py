@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -160,8 +160,15 @@ def constants(
     step: str, pass_: str, geometry: ConvGeometry, dtype: np.dtype, specialised: bool = True
 ) -> dict[str, object]:
     """Return what a kernel is compiled with: `-Dname=value`."""
-    found: dict[str, object] = {"REAL": _REAL[np.dtype(dtype)]}
-    found.update(STEPS[step].plan(pass_, geometry, np.dtype(dtype)).constants)
+    plan = STEPS[step].plan(pass_, geometry, np.dtype(dtype))
+    return constants_of(plan, geometry, dtype, specialised)
+
+
+def constants_of(
+    plan: Plan, geometry: ConvGeometry, dtype: np.dtype, specialised: bool
+) -> dict[str, object]:
+    """Return what a kernel of this plan is compiled with."""
+    found: dict[str, object] = {"REAL": _REAL[np.dtype(dtype)], **plan.constants}
     if specialised:
         found["GEOMETRY_CONSTANTS"] = 1
         found.update((f"GEOMETRY_{name}", size) for name, size in members(geometry).items())
@@ -209,14 +216,14 @@ def _run(
     N, channels, *sizes = getattr(geometry, OUTPUT[pass_])
     shape = (N, *sizes, channels)  # in memory
     try:
-        operands = [_channels_last(array, device) for array in arrays]
+        operands = [channels_last(array, device) for array in arrays]
         out = launch.empty(shape, dtype, device)
         target = out if plan.slices == 1 else launch.empty((plan.slices, *shape), dtype, device)
         workspace = [launch.empty(size, dtype, device) for size in plan.workspace]
-        finish = [_pointer(_dense(bias, device), device), np.int32(relu)]
+        finish = [pointer(dense(bias, device), device), np.int32(relu)]
     except MemoryError as error:
         raise UserError(_out_of_memory(pass_, step, arrays, geometry, plan)) from error
-    with _filled(module, geometry, specialised):
+    with filled(module, geometry, specialised):
         of_pass = finish if pass_ == "fprop" else []
         several = STEPS[step].launch
         if several is not None:
@@ -235,7 +242,7 @@ def _run(
 
 
 @contextmanager
-def _filled(module: Any, geometry: ConvGeometry, specialised: bool) -> Iterator[None]:
+def filled(module: Any, geometry: ConvGeometry, specialised: bool) -> Iterator[None]:
     """Hold `geometry` in the module to this one, where it is not compiled in."""
     if specialised:
         yield
@@ -263,13 +270,7 @@ def _check(
             f"conv3d_fprop: bias must be {geometry.w[:1]} of {arrays[0].dtype}, "
             f"not {bias.shape} of {bias.dtype}"
         )
-    for array in (*arrays, *(() if bias is None else (bias,))):
-        if (device_of(array) == "cuda") != (device == "cuda"):
-            wanted = {"emulator": "NumPy", "cuda": "CuPy"}.get(device, "other")
-            raise UserError(
-                f"conv3d_{pass_}: device {device!r} takes {wanted} arrays, "
-                f"not {type(array).__module__}.{type(array).__name__}"
-            )
+    check_device_of(f"conv3d_{pass_}", (*arrays, *(() if bias is None else (bias,))), device)
     why = unfit(step, pass_, geometry)
     if arrays[0].dtype.name not in STEPS[step].dtypes:
         why = f"it takes {' and '.join(STEPS[step].dtypes)}, not {arrays[0].dtype}"
@@ -277,12 +278,23 @@ def _check(
         raise UserError(f"conv3d_{pass_}: 'cuda/{step}' cannot take this case: {why}")
 
 
-def _channels_last(array: Any, device: str) -> Any:
+def check_device_of(kernel: str, arrays: Iterable[Any], device: str) -> None:
+    """Raise UserError where an array is of another kind than the device takes."""
+    for array in arrays:
+        if (device_of(array) == "cuda") != (device == "cuda"):
+            wanted = {"emulator": "NumPy", "cuda": "CuPy"}.get(device, "other")
+            raise UserError(
+                f"{kernel}: device {device!r} takes {wanted} arrays, "
+                f"not {type(array).__module__}.{type(array).__name__}"
+            )
+
+
+def channels_last(array: Any, device: str) -> Any:
     """Return N C D H W as N D H W C without gaps: a view where it lies so already."""
-    return _dense(array.transpose(0, 2, 3, 4, 1), device)
+    return dense(array.transpose(0, 2, 3, 4, 1), device)
 
 
-def _dense(array: Any, device: str) -> Any:
+def dense(array: Any, device: str) -> Any:
     """Return the array without gaps in memory and from a multiple of 16 bytes on."""
     if array is None:
         return None
@@ -294,7 +306,7 @@ def _dense(array: Any, device: str) -> Any:
     return copy
 
 
-def _pointer(array: Any, device: str) -> Any:
+def pointer(array: Any, device: str) -> Any:
     """Return what a launch takes for an array that may be None."""
     return np.uintp(0) if array is None and device == "cuda" else array
 

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from tinyvid.kernels.conv3d import first_layer
 from tinyvid.kernels.conv3d.cases import CASES, ConvCase
-from tinyvid.kernels.conv3d.cuda import STEPS, constants, unfit
+from tinyvid.kernels.conv3d.cuda import STEPS, constants, constants_of, unfit
 from tinyvid.kernels.inspection import Budget, Program
 
 LAYER = "c3d_conv3b"  # 256 channels, 3 x 3 x 3
-LAYERS = {"first_layer": "c3d_conv1"}  # of steps that are for another kind of layer
+FIRST_LAYER = "c3d_conv1"  # 3 channels
 
 # What the machine code of each step must keep to; without an entry, it must not spill.
 BUDGETS = {
@@ -35,7 +36,7 @@ _SLICED = ("implicit_gemm", "tf32", "bf16")  # steps that cut sums, for any pass
 def _programs() -> Iterator[Program]:
     for step in STEPS:
         for pass_ in ("fprop", "dgrad", "wgrad"):
-            case = next(case for case in CASES if case.name == LAYERS.get(step, LAYER))
+            case = next(case for case in CASES if case.name == LAYER)
             if unfit(step, pass_, case.geometry) is not None:
                 continue
             whole = _program(step, pass_, case)
@@ -75,4 +76,24 @@ def _part(program: Program, kernel: str) -> Program:
     )
 
 
-PROGRAMS = list(_programs())
+def _first_layer() -> Iterator[Program]:
+    case = next(case for case in CASES if case.name == FIRST_LAYER)
+    for pass_ in ("fprop", "wgrad"):
+        plan = first_layer.plan(pass_, case.geometry, np.dtype(np.float32))
+        whole = Program(
+            op="conv3d_uint8",
+            pass_=pass_,
+            variant="cuda/first_layer",
+            file="conv3d/first_layer.cu",
+            kernel=f"conv3d_uint8_{pass_}",
+            block=plan.threads,
+            constants=constants_of(plan, case.geometry, np.dtype(np.float32), True),
+            layer=case.name,
+            geometry=case.geometry,
+            budget=Budget(registers=128),
+        )
+        yield whole
+    yield _part(whole, "conv3d_sum_slices")
+
+
+PROGRAMS = [*_programs(), *_first_layer()]

@@ -6,7 +6,7 @@ product. Every other variant must agree with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -42,6 +42,42 @@ def wgrad(gy: np.ndarray, x: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
             # (K, N) @ (N, C)
             gw[ks, :, t, r, s] += gy[:, ks, z, p, q].T @ x[:, cs, d, h, v]
     return gw
+
+
+def uint8_fprop(
+    x: np.ndarray,
+    w: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    geometry: ConvGeometry,
+    bias: np.ndarray | None = None,
+    relu: bool = False,
+) -> np.ndarray:
+    """y of (x / 255 - mean) / std; the bias added and the ReLU taken, where asked for."""
+    y = fprop(normalised(x, mean, std, w.dtype), w, geometry)
+    if bias is not None:
+        y += bias.reshape(-1, 1, 1, 1)
+    return np.maximum(y, 0) if relu else y
+
+
+def uint8_wgrad(
+    gy: np.ndarray,
+    x: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    geometry: ConvGeometry,
+) -> np.ndarray:
+    """gw of (x / 255 - mean) / std."""
+    return wgrad(gy, normalised(x, mean, std, gy.dtype), geometry)
+
+
+def normalised(
+    x: np.ndarray, mean: Sequence[float], std: Sequence[float], dtype: np.dtype
+) -> np.ndarray:
+    """(x / 255 - mean) / std, channel by channel, from the bytes `N C D H W`."""
+    of_channel = (np.reshape(np.asarray(a, dtype), (-1, 1, 1, 1)) for a in (mean, std))
+    offset, scale = of_channel
+    return (x.astype(dtype) / 255 - offset) / scale
 
 
 Place = tuple[int, int, int]

@@ -81,7 +81,8 @@ def layouts(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     yield "contiguous", array
     yield "channels-last", np.moveaxis(np.moveaxis(array, 1, -1).copy(), -1, 1)
     yield "transposed", array.T.copy().T
-    wide = np.full((*array.shape[:-1], 2 * array.shape[-1] + 1), np.nan, array.dtype)
+    filling = np.nan if array.dtype.kind == "f" else 0
+    wide = np.full((*array.shape[:-1], 2 * array.shape[-1] + 1), filling, array.dtype)
     wide[..., 1::2] = array
     yield "sliced", wide[..., 1::2]
     backwards = tuple(slice(None, None, -1) for _ in array.shape)

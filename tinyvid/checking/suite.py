@@ -23,9 +23,11 @@ from tinyvid.gradcheck import gradcheck, gradgradcheck
 from tinyvid.kernels import Kernel, Variant
 from tinyvid.kernels.conv2d.cases import CASES as CONV2D
 from tinyvid.kernels.conv3d.cases import CASES as CONV3D
+from tinyvid.kernels.conv3d.cases import UINT8_CASES
 from tinyvid.kernels.lstm.cases import CASES as LSTM
 from tinyvid.kernels.pool3d.cases import CASES as POOL3D
 from tinyvid.kernels.registry import TARGETS
+from tinyvid.ops.first_layer import conv3d_uint8
 from tinyvid.tensor import Tensor
 
 DTYPES = ("float32", "float64")
@@ -225,6 +227,24 @@ def _convolution(case: Any, op: Callable[..., Tensor]) -> Problem:
     return Problem(case.name, call, fn, (case.x, case.w, case.w[:1]))
 
 
+def _first_layer(case: Any) -> Problem:
+    geometry, C = case.geometry, case.x[1]
+    clip = np.random.default_rng(1).integers(0, 256, case.x, dtype=np.uint8)
+    mean, std = (0.4, 0.45, 0.5, 0.55)[:C], (0.2, 0.22, 0.25, 0.3)[:C]
+
+    def call(pass_: str, array: Callable[..., np.ndarray]) -> tuple:
+        if pass_ == "wgrad":
+            return array(*geometry.y), clip, mean, std, geometry
+        return clip, array(*geometry.w), mean, std, geometry, array(case.w[0]), True
+
+    def fn(w: Tensor, b: Tensor) -> Tensor:
+        x = to_device(clip, w.device)
+        sizes = case.stride, case.padding, case.dilation, case.groups
+        return conv3d_uint8(x, w, b, mean, std, *sizes)
+
+    return Problem(case.name, call, fn, (case.w, case.w[:1]))
+
+
 def _max_pool(case: Any) -> Problem:
     geometry = case.geometry
 
@@ -282,6 +302,7 @@ def _lstm(case: Any) -> Problem:
 # Each operation with kernels: its cases, and how to make a problem of one.
 PROBLEMS: dict[str, tuple[list, Callable[[Any], Problem]]] = {
     "conv3d": (CONV3D, lambda case: _convolution(case, ops.conv3d)),
+    "conv3d_uint8": (UINT8_CASES, _first_layer),
     "conv2d": (CONV2D, lambda case: _convolution(case, ops.conv2d)),
     "max_pool3d": (POOL3D, _max_pool),
     "avg_pool3d": ([c for c in POOL3D if c.dilation == (1, 1, 1)], _avg_pool),

@@ -1,0 +1,218 @@
+// The first layer: convolution of clips of bytes, with three channels side by side (N D H W 3).
+//
+// What changed since implicit_gemm.cu, and why it helps:
+// - The clip stays uint8 in memory, and each byte becomes (x / 255 - mean) / std on its way into
+//   shared memory: a quarter of the traffic, and no copy of the clip in floats.
+// - A stage has as many taps as its 16 terms hold, five; in the implicit GEMM it has one, and 13 of
+//   its 16 channels would be zeros.
+//
+// A cell in the padding is zero, not (0 - mean) / std. There is no dgrad: nobody asks for the
+// gradient of a clip.
+//
+//               rows           columns    sum over
+//    fprop      n z p q        k          t r s, c     x gathered, w
+//    wgrad      t r s, c       k          n z p q      x gathered, gy
+#include "../common.cuh"
+#include "geometry.cuh"
+#include "product.cuh"
+#include "slices.cuh"
+#include "windows.cuh"
+
+constexpr int CHANNELS = 3;
+
+// (x / 255 - mean) / std as x * scale + shift.
+struct Normalisation {
+  REAL scale[CHANNELS], shift[CHANNELS];
+};
+// A byte, normalised; negative where there is none: in the padding, and past the last tap.
+__device__ __forceinline__ REAL normalised(int byte, REAL scale, REAL shift) {
+  return byte < 0 ? REAL(0) : REAL(byte) * scale + shift;
+}
+
+__device__ __forceinline__ int taps() { return geometry.T * geometry.R * geometry.S; }
+__device__ __forceinline__ Tap tap_number(int number, const Axes& axes) {
+  const int line = number / geometry.S;
+  return tap_at(line / geometry.R, line % geometry.R, number % geometry.S, axes);
+}
+
+// Gathering: a thread stays in its row of the operand, and takes every LINES-th line.
+using Rows = Across<ROWS, ROW_PARTS>;
+constexpr int LINES = THREADS / ROWS;
+static_assert(THREADS % ROWS == 0, "a thread stays in its row");
+
+#define ENTRY extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
+
+// ---- fprop --------------------------------------------------------------------------------------
+
+constexpr int TAPS = DEPTH / CHANNELS, TERMS = TAPS * CHANNELS;  // of a stage
+
+__device__ __forceinline__ void copy_one(float* to, const float* from, bool inside) {
+  cp_async_4(to, from, inside);
+}
+__device__ __forceinline__ void copy_one(double* to, const double* from, bool inside) {
+  cp_async_8(to, from, inside);
+}
+
+ENTRY conv3d_uint8_fprop(const unsigned char* x, const REAL* w, REAL scale0, REAL scale1,
+                         REAL scale2, REAL shift0, REAL shift1, REAL shift2, const REAL* bias,
+                         int relu, REAL* y) {
+  using Columns = Along<COLUMNS, COLUMN_PARTS>;
+  __shared__ Rows a[2];
+  __shared__ Columns b[2];
+  const Normalisation by = {{scale0, scale1, scale2}, {shift0, shift1, shift2}};
+  const Axes axes = fprop_axes();
+  const int column_tiles = tiles(geometry.K, COLUMNS);
+  const int row0 = blockIdx.x / column_tiles * ROWS, column0 = blockIdx.x % column_tiles * COLUMNS;
+  const int row = threadIdx.x % ROWS, line = threadIdx.x / ROWS;
+  const Place place = place_of(row0 + row, axes);  // where this thread's window begins
+
+  const auto gather = [&](Rows& rows, int stage) {
+    int bytes[TAPS][CHANNELS];  // all on their way before the first is needed
+#pragma unroll
+    for (int i = 0; i < TAPS; i += LINES) {
+      const int number = stage * TAPS + i + line;
+      const Tap tap = tap_number(number, axes);
+      const bool inside = (i + line < TAPS) & (number < taps()) & meets(place, tap, axes);
+      const unsigned char* from = x + (long long)(place.cell + tap.cell) * CHANNELS;
+#pragma unroll
+      for (int c = 0; c < CHANNELS; c++) bytes[i][c] = inside ? from[c] : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < TAPS; i += LINES) {
+      if (i + line >= TAPS) break;
+#pragma unroll
+      for (int c = 0; c < CHANNELS; c++) {
+        REAL* to = &rows.line[(i + line) * CHANNELS + c][row];
+        *to = normalised(bytes[i][c], by.scale[c], by.shift[c]);
+      }
+    }
+  };
+  // The filter is a matrix K by taps and channels, whose lines need not begin at whole chunks.
+  const auto copy_filter = [&](Columns& columns, int stage) {
+    const int terms = taps() * CHANNELS;
+    for (int i = opaque(threadIdx.x); i < COLUMNS * DEPTH; i += THREADS) {
+      const int k = column0 + i / DEPTH, of_stage = i % DEPTH, term = stage * TERMS + of_stage;
+      copy_one(&columns.line[i / DEPTH][of_stage], w + (long long)k * terms + term,
+               (k < geometry.K) & (of_stage < TERMS) & (term < terms));
+    }
+    cp_async_commit();
+  };
+
+  // What a stage has beyond its taps is zero, and stays so.
+  for (int term = TERMS + line; term < DEPTH; term += LINES) {
+    a[0].line[term][row] = a[1].line[term][row] = 0;
+  }
+  REAL sums[ROWS_EACH][COLUMNS_EACH] = {};
+  const int stages = tiles(taps(), TAPS);
+  copy_filter(b[0], 0);
+  gather(a[0], 0);
+  for (int stage = 0; stage < stages; stage++) {
+    cp_async_wait<0>();
+    // Every thread's part of this stage is there, and nobody reads the one before any more, which
+    // is overwritten next.
+    __syncthreads();
+    const int now = stage % 2;
+    if (stage + 1 < stages) {
+      copy_filter(b[1 - now], stage + 1);
+      gather(a[1 - now], stage + 1);
+    }
+    multiply(a[now], b[now], sums);
+  }
+
+  const Finish finish = {bias, relu != 0};
+  const int first = opaque(row0);  // where outputs are is worked out now, not held all through
+#pragma unroll
+  for (int i = 0; i < ROWS_EACH; i++) {
+    const int at = first + Rows::row(row_part(), i);
+    if (at >= axes.rows()) continue;
+#pragma unroll
+    for (int j = 0; j < COLUMNS_EACH; j++) {
+      const int k = column0 + Columns::row(column_part(), j);
+      if (k < geometry.K) y[(long long)at * geometry.K + k] = finish(sums[i][j], k);
+    }
+  }
+}
+
+// ---- wgrad --------------------------------------------------------------------------------------
+
+// Sums are cut into slices, and these into slabs, as in implicit_gemm.cu; gw is one array K by
+// terms for each slice.
+ENTRY conv3d_uint8_wgrad(const REAL* gy, const unsigned char* x, REAL scale0, REAL scale1,
+                         REAL scale2, REAL shift0, REAL shift1, REAL shift2, REAL* gw) {
+  using Columns = Across<COLUMNS, COLUMN_PARTS>;
+  __shared__ Rows a[2];
+  __shared__ Columns b[2];
+  __shared__ Place places[SLAB * DEPTH];  // of the output cells of a slab
+  const Axes axes = fprop_axes();
+  const int terms = taps() * CHANNELS;
+  const int row_tiles = tiles(terms, ROWS), column_tiles = tiles(geometry.K, COLUMNS);
+  const int tile = blockIdx.x % (row_tiles * column_tiles);
+  const int slice = blockIdx.x / (row_tiles * column_tiles);
+  const int slices = gridDim.x / (row_tiles * column_tiles);
+  const int row0 = tile / column_tiles * ROWS, column0 = tile % column_tiles * COLUMNS;
+  gw += (long long)slice * geometry.K * terms;
+
+  const int gathered = row0 + threadIdx.x % ROWS, channel = gathered % CHANNELS;
+  const Tap tap = tap_number(gathered / CHANNELS, axes);
+  const REAL scale = channel == 0 ? scale0 : channel == 1 ? scale1 : scale2;
+  const REAL shift = channel == 0 ? shift0 : channel == 1 ? shift1 : shift2;
+  const auto gather = [&](Rows& rows, int stage) {
+    int bytes[DEPTH / LINES];  // all on their way before the first is needed
+#pragma unroll
+    for (int i = 0; i < DEPTH / LINES; i++) {
+      const Place place = places[stage % SLAB * DEPTH + threadIdx.x / ROWS + LINES * i];
+      const unsigned char* from = x + (long long)(place.cell + tap.cell) * CHANNELS;
+      bytes[i] = (gathered < terms) & meets(place, tap, axes) ? from[channel] : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < DEPTH / LINES; i++) {
+      rows.line[threadIdx.x / ROWS + LINES * i][threadIdx.x % ROWS] =
+          normalised(bytes[i], scale, shift);
+    }
+  };
+  const auto copy_gradient = [&](Columns& columns, int stage) {
+    columns.template fill<THREADS>([&](REAL* to, int i, int line) {
+      const int cell = stage * DEPTH + line, k = column0 + i;
+      copy_chunk(to, gy + (long long)cell * geometry.K + k,
+                 cell < axes.rows() ? geometry.K - k : 0, geometry.K % CHUNK == 0);
+    });
+    cp_async_commit();
+  };
+
+  const int stages = tiles(axes.rows(), DEPTH), slabs = tiles(stages, SLAB);
+  const int begin = slabs * slice / slices, end = slabs * (slice + 1) / slices;
+  for (int slab = begin; slab < end; slab++) {
+    const int first = slab * SLAB, last = min(stages, first + SLAB);
+    __syncthreads();  // others may still look at the places of the slab before
+    for (int i = threadIdx.x; i < SLAB * DEPTH; i += THREADS) {
+      places[i] = place_of(first * DEPTH + i, axes);
+    }
+    __syncthreads();  // the places are written before windows are looked into
+    REAL sums[ROWS_EACH][COLUMNS_EACH] = {};
+    copy_gradient(b[0], first);
+    gather(a[0], first);
+    for (int stage = first; stage < last; stage++) {
+      cp_async_wait<0>();
+      // Every thread's part of this stage is there, and nobody reads the one before any more,
+      // which is overwritten next.
+      __syncthreads();
+      const int now = stage % 2;
+      if (stage + 1 < last) {
+        copy_gradient(b[1 - now], stage + 1);
+        gather(a[1 - now], stage + 1);
+      }
+      multiply(a[now], b[now], sums);
+    }
+#pragma unroll
+    for (int j = 0; j < COLUMNS_EACH; j++) {
+      const int k = column0 + Columns::row(column_part(), j);
+#pragma unroll
+      for (int i = 0; i < ROWS_EACH; i++) {
+        const int row = row0 + Rows::row(row_part(), i);
+        if (k >= geometry.K || row >= terms) continue;
+        REAL* to = gw + ((long long)k * terms + row);
+        *to = slab > begin ? *to + sums[i][j] : sums[i][j];
+      }
+    }
+  }
+}

@@ -1,0 +1,154 @@
+"""Launches `first_layer.cu`: convolution of clips of bytes, `cuda/first_layer`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tinyvid.errors import UserError
+from tinyvid.geometry import ConvGeometry, Ints
+from tinyvid.kernels import launch
+from tinyvid.kernels.conv3d import cuda
+from tinyvid.kernels.conv3d.plan import BLOCKS, SLAB, Plan, product_columns, tiles
+
+CHANNELS = 3
+_FILE = launch.KERNELS / "conv3d" / "first_layer.cu"
+
+
+def unfit(geometry: ConvGeometry) -> str | None:
+    """Return why the kernels cannot take a geometry, or None if they can."""
+    if geometry.x[1] != CHANNELS or geometry.groups != 1:
+        return (
+            f"it takes clips of {CHANNELS} channels in one group, not of {geometry.x[1]} in "
+            f"{geometry.groups}"
+        )
+    return cuda.unfit("naive", "fprop", geometry)  # the same limits of cells
+
+
+def plan(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
+    """Return how a pass is launched."""
+    chunk = 16 // dtype.itemsize
+    rows, K = 32 * chunk, geometry.w[0]  # rows of a block's tile
+    width = product_columns(K, chunk)
+    cells = geometry.x[0] * math.prod(geometry.y[2:])
+    of_rows = cells if pass_ == "fprop" else math.prod(geometry.w[1:])
+    blocks = tiles(of_rows, rows) * tiles(K, width * chunk)
+    slices = 1 if pass_ == "fprop" else max(1, min(BLOCKS // blocks, tiles(cells, SLAB)))
+    return Plan(
+        blocks * slices,
+        256 if width == 32 else 128,
+        slices=slices,
+        constants={"TILE_COLUMNS": width * chunk},
+    )
+
+
+def fprop(
+    x: Any,
+    w: Any,
+    mean: Sequence[float],
+    std: Sequence[float],
+    geometry: ConvGeometry,
+    bias: Any = None,
+    relu: bool = False,
+    *,
+    device: str = "cuda",
+    specialised: bool | None = None,
+) -> Any:
+    """Return y, `N K Z P Q`, channels-last in memory; see `tinyvid.kernels.conv3d.uint8`.
+
+    Args:
+        device: `cuda` or `emulator`. specialised: compile the sizes in; by default on a GPU only.
+
+    Raises:
+        UserError: shapes, dtypes or devices do not fit, or there is not enough memory.
+    """
+    from tinyvid.kernels.conv3d import uint8
+
+    uint8.fprop.check(x, w, mean, std, geometry, bias, relu)
+    return _run("fprop", (x, w), mean, std, geometry, (bias, relu), device, specialised)
+
+
+def wgrad(
+    gy: Any,
+    x: Any,
+    mean: Sequence[float],
+    std: Sequence[float],
+    geometry: ConvGeometry,
+    *,
+    device: str = "cuda",
+    specialised: bool | None = None,
+) -> Any:
+    """Return gw, `K 3 T R S`, channels-last in memory; otherwise as `fprop`."""
+    from tinyvid.kernels.conv3d import uint8
+
+    uint8.wgrad.check(gy, x, mean, std, geometry)
+    return _run("wgrad", (gy, x), mean, std, geometry, (), device, specialised)
+
+
+def _run(
+    pass_: str,
+    arrays: tuple[Any, Any],
+    mean: Sequence[float],
+    std: Sequence[float],
+    geometry: ConvGeometry,
+    finish: tuple[Any, ...],
+    device: str,
+    specialised: bool | None,
+) -> Any:
+    given = [array for array in (*arrays, *finish[:1]) if array is not None]
+    cuda.check_device_of(f"conv3d_uint8_{pass_}", given, device)
+    why = unfit(geometry)
+    if why is not None:
+        raise UserError(f"conv3d_uint8_{pass_}: 'cuda/first_layer' cannot take this case: {why}")
+    dtype = arrays[1 if pass_ == "fprop" else 0].dtype
+    how = plan(pass_, geometry, dtype)
+    if specialised is None:
+        specialised = device == "cuda"
+    constants = cuda.constants_of(how, geometry, dtype, specialised)
+    module = launch.load(_FILE, constants, device)
+    N, channels, *sizes = geometry.y if pass_ == "fprop" else geometry.w
+    shape = (N, *sizes, channels)  # in memory
+    try:
+        operands = [cuda.channels_last(array, device) for array in arrays]
+        out = launch.empty(shape, dtype, device)
+        target = out if how.slices == 1 else launch.empty((how.slices, *shape), dtype, device)
+        if finish:
+            bias, relu = finish
+            finish = cuda.pointer(cuda.dense(bias, device), device), np.int32(relu)
+    except MemoryError as error:
+        raise UserError(_out_of_memory(pass_, arrays, dtype, how, shape)) from error
+    # u = x * scale + shift
+    scale = [dtype.type(1 / (255 * s)) for s in std]
+    shift = [dtype.type(-m / s) for m, s in zip(mean, std, strict=True)]
+    if not geometry.x[0]:
+        out[...] = 0  # no example
+    else:
+        with cuda.filled(module, geometry, specialised):
+            kernel = module.get_function(f"conv3d_uint8_{pass_}")
+            kernel((how.blocks,), (how.threads,), [*operands, *scale, *shift, *finish, target])
+    if how.slices > 1:
+        no_finish = [cuda.pointer(None, device), np.int32(0), np.int32(1)]
+        module.get_function("conv3d_sum_slices")(
+            (tiles(out.size, 256),),
+            (256,),
+            [target, np.int32(how.slices), *no_finish, out, np.int64(out.size)],
+        )
+    return out.transpose(0, 4, 1, 2, 3)
+
+
+def _out_of_memory(
+    pass_: str, arrays: tuple[Any, Any], dtype: np.dtype, how: Plan, shape: Ints
+) -> str:
+    def size(shape: Ints, dtype: np.dtype) -> str:
+        return f"{shape} {dtype} of {math.prod(shape) * dtype.itemsize / 2**20:.1f} MiB"
+
+    slices = f", a workspace {size((how.slices, *shape), dtype)}" if how.slices > 1 else ""
+    first, second = (size(array.shape, array.dtype) for array in arrays)
+    return (
+        f"conv3d_uint8_{pass_}: out of memory for 'cuda/first_layer': it takes arrays {first} and "
+        f"{second}, each twice where it is not channels-last, a result {size(shape, dtype)}"
+        f"{slices}; use a smaller batch or clip"
+    )
