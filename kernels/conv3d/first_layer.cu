@@ -120,7 +120,8 @@ ENTRY conv3d_uint8_fprop(const unsigned char* x, const REAL* w, REAL scale0, REA
   }
 
   const Finish finish = {bias, relu != 0};
-  const int first = opaque(row0);  // where outputs are is worked out now, not held all through
+  // Where outputs are is worked out now, and held in no register before.
+  const int first = opaque(blockIdx.x) / column_tiles * ROWS;
 #pragma unroll
   for (int i = 0; i < ROWS_EACH; i++) {
     const int at = first + Rows::row(row_part(), i);
@@ -146,11 +147,9 @@ ENTRY conv3d_uint8_wgrad(const REAL* gy, const unsigned char* x, REAL scale0, RE
   const Axes axes = fprop_axes();
   const int terms = taps() * CHANNELS;
   const int row_tiles = tiles(terms, ROWS), column_tiles = tiles(geometry.K, COLUMNS);
-  const int tile = blockIdx.x % (row_tiles * column_tiles);
-  const int slice = blockIdx.x / (row_tiles * column_tiles);
-  const int slices = gridDim.x / (row_tiles * column_tiles);
-  const int row0 = tile / column_tiles * ROWS, column0 = tile % column_tiles * COLUMNS;
-  gw += (long long)slice * geometry.K * terms;
+  const Block block = block_at(blockIdx.x, row_tiles, column_tiles);
+  const int row0 = block.row_tile * ROWS, column0 = block.column_tile * COLUMNS;
+  gw += (long long)block.slice * geometry.K * terms;
 
   const int gathered = row0 + threadIdx.x % ROWS, channel = gathered % CHANNELS;
   const Tap tap = tap_number(gathered / CHANNELS, axes);
@@ -179,9 +178,9 @@ ENTRY conv3d_uint8_wgrad(const REAL* gy, const unsigned char* x, REAL scale0, RE
     cp_async_commit();
   };
 
-  const int stages = tiles(axes.rows(), DEPTH), slabs = tiles(stages, SLAB);
-  const int begin = slabs * slice / slices, end = slabs * (slice + 1) / slices;
-  for (int slab = begin; slab < end; slab++) {
+  const int stages = tiles(axes.rows(), DEPTH);
+  const Slabs slabs(tiles(stages, SLAB), block);
+  for (int slab = slabs.begin; slab < slabs.end; slab++) {
     const int first = slab * SLAB, last = min(stages, first + SLAB);
     __syncthreads();  // others may still look at the places of the slab before
     for (int i = threadIdx.x; i < SLAB * DEPTH; i += THREADS) {
@@ -211,7 +210,7 @@ ENTRY conv3d_uint8_wgrad(const REAL* gy, const unsigned char* x, REAL scale0, RE
         const int row = row0 + Rows::row(row_part(), i);
         if (k >= geometry.K || row >= terms) continue;
         REAL* to = gw + ((long long)k * terms + row);
-        *to = slab > begin ? *to + sums[i][j] : sums[i][j];
+        *to = slab > slabs.begin ? *to + sums[i][j] : sums[i][j];
       }
     }
   }

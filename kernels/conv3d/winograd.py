@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinyvid.errors import UserError
-from tinyvid.geometry import ConvGeometry
+from tinyvid.geometry import ConvGeometry, Ints
 from tinyvid.kernels.conv3d.plan import BLOCKS, SLAB, Plan, product_columns, tiles
 
 # About so many bytes hold the transforms of some tiles; then come the next tiles. It decides how
@@ -38,6 +38,7 @@ def plan(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
     C, K = (tiles(n // groups, chunk) * chunk for n in (geometry.x[1], geometry.w[0]))
     batches = _FREQUENCIES * groups
     rows = 32 * chunk  # of a block's tile
+    workspace: tuple[Ints, ...]
     room = WORKSPACE // (batches * (C + K) * dtype.itemsize)
     count = max(1, min(room, _tiles(pass_, geometry)))
     if count > rows:
@@ -46,22 +47,27 @@ def plan(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
         columns = product_columns(C, chunk)
         blocks = batches * tiles(K, rows) * tiles(C, columns * chunk)
         slices = max(1, min(BLOCKS // blocks, tiles(count, SLAB)))
-        shapes = [(groups, count, K), (groups, count, C), (groups, K, C)]
-        workspace = [(_FREQUENCIES, *shape) for shape in shapes]
-        workspace[2] = (slices, *workspace[2])
+        workspace = (
+            (_FREQUENCIES, groups, count, K),
+            (_FREQUENCIES, groups, count, C),
+            (slices, _FREQUENCIES, groups, K, C),
+        )
     else:
         inputs, outputs = (C, K) if pass_ == "fprop" else (K, C)
         columns = product_columns(outputs, chunk)
         blocks = batches * tiles(count, rows) * tiles(outputs, columns * chunk)
         slices = 1
-        shapes = [(groups, inputs, outputs), (groups, count, inputs), (groups, count, outputs)]
-        workspace = [(_FREQUENCIES, *shape) for shape in shapes]
+        workspace = (
+            (_FREQUENCIES, groups, inputs, outputs),
+            (_FREQUENCIES, groups, count, inputs),
+            (_FREQUENCIES, groups, count, outputs),
+        )
     return Plan(
         blocks * slices,
         256 if columns == 32 else 128,
         constants={"TILE_COLUMNS": columns * chunk},
         args=(count, slices),
-        workspace=tuple(workspace),
+        workspace=workspace,
     )
 
 
