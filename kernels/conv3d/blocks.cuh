@@ -24,8 +24,9 @@ __device__ __forceinline__ Block block_at(unsigned at, int row_tiles, int column
 struct Slabs {
   int begin, end;
   __device__ __forceinline__ Slabs(int all, const Block& block) {
-    begin = all * block.slice / block.slices;
-    end = all * (block.slice + 1) / block.slices;
+    const unsigned count = all, slices = block.slices;  // the products have up to 32 bits
+    begin = count * block.slice / slices;
+    end = count * (block.slice + 1) / slices;
   }
 };
 

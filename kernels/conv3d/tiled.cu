@@ -123,7 +123,7 @@ __device__ __forceinline__ long long place_of(const Outputs& outputs, Index size
 }
 
 // `chunk` channels are summed over at a time: as many as shared memory holds.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 3)
     conv3d_fprop_tiled(const REAL* x, const REAL* w, const REAL* bias, int relu, REAL* y,
                        int chunk) {
   extern __shared__ REAL shared[];
@@ -163,7 +163,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   if (to >= 0) y[to] = Finish{bias, relu != 0}(sum.value, k);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 3)
     conv3d_dgrad_tiled(const REAL* gy, const REAL* w, REAL* gx, int chunk) {
   extern __shared__ REAL shared[];
   const auto& g = geometry;
@@ -216,7 +216,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 constexpr int OF_X = 4, OF_Y = 4, TAPS = THREADS / OF_X / OF_Y;
 
 // The sum runs over boxes of y, `box` cells each; gw is one array for each slice of them.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 3)
     conv3d_wgrad_tiled(const REAL* gy, const REAL* x, REAL* gw, int box_d, int box_h,
                        int box_w) {
   extern __shared__ REAL shared[];
