@@ -80,19 +80,22 @@ def _blocks(function: Function) -> list[Block]:
             blocks.append(tuple(block))
             block = []
         block.append(instruction)
-        if instruction.always_leaves or instruction.opcode.startswith("BRA"):
+        if instruction.always_leaves or instruction.opcode.startswith(("BRA", "CALL")):
             blocks.append(tuple(block))
             block = []
     return [*blocks, tuple(block)] if block else blocks
 
 
 def _successors(function: Function, blocks: list[Block], number: int) -> list[int]:
-    """Return the blocks that can follow one. A call comes back, so it counts as no branch."""
+    """Return the blocks that can follow one.
+
+    A call comes back; but compilers for sm_80 also leave loops by one that does not.
+    """
     last = blocks[number][-1]
     following = []
     if not last.always_leaves and number + 1 < len(blocks):
         following.append(number + 1)
-    if last.opcode.startswith("BRA") and last.target in function.labels:
+    if last.opcode.startswith(("BRA", "CALL")) and last.target in function.labels:
         address = function.labels[last.target]
         following += [n for n, block in enumerate(blocks) if block[0].address == address]
     elif last.opcode.startswith("BRX"):  # a jump by a table, whose targets are all labels listed
