@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import re
 import runpy
 import subprocess
 import sys
@@ -119,6 +120,8 @@ def test_test_prints_the_metrics(made):
     assert again.exit_code == 0, again.output
     assert "fused by max" in again.stdout
     names = {p.name for p in (made / "test").iterdir()}
+    closing = result.stdout.splitlines()[-1].rpartition(": ")[2]
+    assert set(closing.split(", ")) == names
     assert names == {"confusion.csv", "confusion.png", "metrics.json", "scores.npz", "videos.csv"}
 
 
@@ -352,6 +355,21 @@ def test_help_fits_80_columns(command):
     lines = [line.removeprefix(" ").rstrip() for line in shown.splitlines()]
     first = lines.index(written[1])
     assert lines[first : first + len(written) - 1] == written[1:]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "models", "summary", "budget"])
+def test_help_of_options_is_of_one_style(command):
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"}).stdout
+    values = {"int", "float", "str", "path", "key=value", "path|verbs", "k/K"}
+    assert set(re.findall(r"<(.*?)>", shown)) <= values  # no <bool>, no <list[str]>
+    assert "(" not in "".join(re.findall(r"\[default:[^\]]*", shown))
+    assert max(map(len, shown.splitlines())) <= 80
+    words = " ".join(shown.replace("│", " ").split())
+    if command in ("train", "crossval"):
+        assert "May be repeated." in words
+    if command == "train":
+        for text in ("[default: runs/MODEL-DATA]", "small_sets", "--show-config > my.toml"):
+            assert text in words
 
 
 def test_python_m_tinyvid():

@@ -74,7 +74,7 @@ def models(
 
 def summary(
     names: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Networks; `tinyvid models` lists them.")
+        list[str], typer.Argument(metavar="MODEL", help="Networks; `tinyvid models` lists them.")
     ],
     clip: Annotated[
         str | None, typer.Option(help="Size of the clip, C×T×H×W, such as 3x20x64x64.")
@@ -85,7 +85,12 @@ def summary(
     ] = False,
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", "-o", help="An option of the network: width=32. Repeatable."),
+        typer.Option(
+            "--option",
+            "-o",
+            help="An option of the network: width=32. May be repeated.",
+            metavar="<key=value>",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.")] = False,

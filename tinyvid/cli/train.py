@@ -20,7 +20,7 @@ _Data = Annotated[
     str | None,
     typer.Option(
         help="A folder of class folders, a CSV of path,label,group, or verbs.",
-        metavar="PATH|verbs",
+        metavar="<path|verbs>",
         show_default=False,
     ),
 ]
@@ -28,7 +28,7 @@ _TrainingData = Annotated[
     str | None,
     typer.Option(
         help="A folder of class folders, a CSV of path,label,group, or verbs.",
-        metavar="PATH|verbs",
+        metavar="<path|verbs>",
         show_default="verbs",
     ),
 ]
@@ -41,7 +41,11 @@ _ConfigFile = Annotated[
 ]
 _Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Set one key of the config, such as optim.lr=0.01.", metavar="K=V"),
+    typer.Option(
+        "--set",
+        help="Set one key of the config: optim.lr=0.01. May be repeated.",
+        metavar="<key=value>",
+    ),
 ]
 _Strict = Annotated[
     bool, typer.Option("--strict", help="Stop at a file that cannot be read; else skip it.")
@@ -81,10 +85,12 @@ def train(
     epochs: _Epochs = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything random.")] = None,
     test_group: Annotated[
-        list[str] | None, typer.Option(help="Hold this group out for testing; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Hold this group out for testing; may be repeated.", metavar="<str>"),
     ] = None,
     fold: Annotated[
-        str | None, typer.Option(help="Hold out the k-th of K parts of the groups.", metavar="k/K")
+        str | None,
+        typer.Option(help="Hold out the k-th of K parts of the groups.", metavar="<k/K>"),
     ] = None,
     val_fraction: Annotated[
         float | None, typer.Option(help="Share of the training videos that validates; 0 for none.")
@@ -102,6 +108,13 @@ def train(
 
         tinyvid train slow_fusion --data verbs
         tinyvid train slow_fusion --data my_videos --set clip.frames=32
+        tinyvid train slow_fusion --data my_videos --config small_sets
+
+    small_sets is a recipe for a few dozen videos. To set many keys, print
+    the config, change it, and train with the file:
+
+        tinyvid train slow_fusion --data my_videos --show-config > my.toml
+        tinyvid train --config my.toml
     """
     from tinyvid.cli.folders import folder_to_resume, fresh_folder
     from tinyvid.config import load_config
@@ -260,24 +273,28 @@ def evaluate(
     metrics = save_results(scores, fusion, title, folder)
     print_metrics(console, metrics, scores.classes, title)
     console.print(
-        f"in {folder}: videos.csv, scores.npz, confusion.png", highlight=False, soft_wrap=True
+        f"in {folder}: metrics.json, videos.csv, scores.npz, confusion.csv, confusion.png",
+        highlight=False,
+        soft_wrap=True,
     )
 
 
 def predict(
     run: _Run,
-    files: Annotated[list[Path], typer.Argument(help="Video files.", metavar="FILE...")],
+    files: Annotated[list[Path], typer.Argument(help="Video files.", metavar="FILE")],
     clips: Annotated[
         int | None, typer.Option(help="Clips of each file.", show_default="end to end")
     ] = None,
-    top: Annotated[int, typer.Option(help="How many classes to print.", min=1)] = 5,
+    top: Annotated[
+        int, typer.Option(help="How many classes to print.", min=1, metavar="<int>")
+    ] = 5,
     fusion: _Fusion = "mean_prob",
     device: _Device = None,
 ) -> None:
     """Say what a video shows, and when.
 
-    Prints the most probable classes of each file, and the first of them
-    clip by clip.
+    Prints the most probable classes of each file, and which was the most
+    probable when: neighbouring clips of one class share a line.
 
         tinyvid predict runs/slow_fusion-verbs video.mp4
         tinyvid predict runs/slow_fusion-verbs *.mp4 --clips 20 --top 3
