@@ -32,7 +32,7 @@ struct Slabs {
 
 // The same number, but the compiler does not know it: what follows from it is computed there and
 // then, not ahead of a loop and held in registers all through.
-__device__ __forceinline__ int opaque(int number) {
+__device__ __forceinline__ unsigned opaque(unsigned number) {
 #ifdef __CUDACC__
   asm volatile("" : "+r"(number));
 #endif

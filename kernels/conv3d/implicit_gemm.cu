@@ -49,7 +49,7 @@ template <bool FPROP> struct Correlation {
   };
   static_assert(SLAB <= 32, "a stage has a bit");
 
-  static constexpr int UNROLL = 1;
+  static constexpr int UNROLL = FPROP ? 1 : DEPTH / CHUNK;
 
   const REAL* input;   // x, or gy
   const REAL* filter;  // w
@@ -107,14 +107,16 @@ template <bool FPROP> struct Correlation {
     return terms() % DEPTH == 0 ? DEPTH : terms() - channel;
   }
 
-  __device__ __forceinline__ void load(A& a, B& b, const Tables& tables, int stage) const {
-    const Stage at = tables.stages[stage % SLAB];
+  // The slab's stage of this number; `begin` is the number of its first in the whole sum.
+  __device__ __forceinline__ void load(A& a, B& b, const Tables& tables, int begin,
+                                       unsigned number) const {
+    const Stage at = tables.stages[number];
     const bool whole_a = terms() % CHUNK == 0, whole_b = group_C() % CHUNK == 0;
     a.template fill<THREADS>([&](REAL* to, int i, int term) {
       const Window window = tables.windows[i];
       const REAL* from = input + (block.group * terms() + term) + at.channel;
       copy_chunk(to, from + (long long)(window.cell + at.cell) * (terms() * geometry.groups),
-                 window.meets >> stage % SLAB & 1 ? left(at.channel + term) : 0, whole_a);
+                 window.meets >> number & 1 ? left(at.channel + term) : 0, whole_a);
     });
     b.template fill<THREADS>([&](REAL* to, int i, int term) {
       const int column = column0 + i;
@@ -186,16 +188,17 @@ struct FilterGradient {
     }
   }
 
-  __device__ __forceinline__ void load(A& a, B& b, const Tables& tables, int stage) const {
+  __device__ __forceinline__ void load(A& a, B& b, const Tables& tables, int begin,
+                                       unsigned number) const {
     const bool whole_a = group_C() % CHUNK == 0, whole_b = group_K() % CHUNK == 0;
     a.template fill<THREADS>([&](REAL* to, int, int term) {
-      const Place place = tables.places[stage % SLAB * DEPTH + term];
+      const Place place = tables.places[number * DEPTH + term];
       const REAL* from = x + (block.group * group_C() + channel);
       copy_chunk(to, from + (long long)(place.cell + tap.cell) * geometry.C,
                  meets(place, tap, axes) ? group_C() - channel : 0, whole_a);
     });
     b.template fill<THREADS>([&](REAL* to, int i, int term) {
-      const int cell = stage * DEPTH + term, k = column0 + i;
+      const int cell = (begin + number) * DEPTH + term, k = column0 + i;
       const REAL* from = gy + (block.group * group_K() + k);
       copy_chunk(to, from + (long long)cell * geometry.K,
                  cell < axes.rows() ? group_K() - k : 0, whole_b);
@@ -301,17 +304,18 @@ __device__ __forceinline__ void run(const REAL* first, const REAL* second, const
 
     REAL sums[ROWS_EACH][COLUMNS_EACH] = {};
     if (begin < end) {
-      problem.load(a[0], b[0], tables, begin);
+      problem.load(a[0], b[0], tables, begin, 0);
       cp_async_commit();
     }
-    for (int stage = begin; stage < end; stage++) {
+    const unsigned count = max(0, end - begin);
+    for (unsigned stage = 0; stage < count; stage++) {
       cp_async_wait<0>();
       // Every thread's part of this stage has landed, and nobody reads the one before any more,
       // which the next load overwrites.
       __syncthreads();
-      const int now = stage % 2;
-      if (stage + 1 < end) {
-        problem.load(a[1 - now], b[1 - now], tables, stage + 1);
+      const unsigned now = stage % 2, next = 1 - now;
+      if (stage + 1 < count) {
+        problem.load(a[next], b[next], tables, begin, stage + 1);
         cp_async_commit();
       }
       multiply<Problem::UNROLL>(a[now], b[now], sums);

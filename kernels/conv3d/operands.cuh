@@ -43,7 +43,8 @@ template <int COUNT, int PARTS> struct __align__(16) Along {
   // Calls copy(to, row, first term) for this thread's share of the chunks. Four threads share a
   // line, and the next four take the line four further on.
   template <int THREADS, class Copy> __device__ __forceinline__ void fill(Copy copy) {
-    const int at = opaque(threadIdx.x), first = at / 32 * 8 + at / 4 % 2 * 4 + at / 8 % 4;
+    const unsigned at = opaque(threadIdx.x);
+    const int first = at / 32 * 8 + at / 4 % 2 * 4 + at / 8 % 4;
     const int term = at % 4 * CHUNK;
 #pragma unroll
     for (int more = 0; more < COUNT; more += THREADS / 4) {
@@ -68,7 +69,8 @@ template <int COUNT, int PARTS> struct __align__(16) Across {
   template <int THREADS, class Copy> __device__ __forceinline__ void fill(Copy copy) {
     constexpr int CHUNKS = COUNT / CHUNK, LINES = THREADS / CHUNKS;
     static_assert(THREADS % CHUNKS == 0, "a thread stays in its rows");
-    const int at = opaque(threadIdx.x), first = at / CHUNKS, row = at % CHUNKS * CHUNK;
+    const unsigned at = opaque(threadIdx.x);
+    const int first = at / CHUNKS, row = at % CHUNKS * CHUNK;
 #pragma unroll
     for (int more = 0; more < DEPTH; more += LINES) {
       if (more + LINES > DEPTH && first + more >= DEPTH) break;

@@ -21,6 +21,9 @@ from tinyvid.kernels.conv3d import cpu, cuda
 from tinyvid.kernels.conv3d.cases import CASES, ConvCase
 from tinyvid.kernels.emulator import options
 from tinyvid.kernels.emulator.check import check
+from tinyvid.kernels.inspection.compile import compile_file, is_available
+from tinyvid.kernels.inspection.loops import loops
+from tinyvid.kernels.inspection.sass import functions
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))),
@@ -186,6 +189,31 @@ def test_runs_agree_to_the_bit(step, pass_):
             results.append(run(step, pass_, given, case.geometry))
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
+
+
+# ---- machine code --------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not is_available(), reason="needs NVRTC: pip install 'tinyvid[inspect]'")
+@by_pass
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_stage_loop_multiplies(pass_, arch):
+    """Of all instructions run in a stage of the sum, copies and inner loops included."""
+    constants = cuda.constants("implicit_gemm", pass_, CASE["c3d_conv2"].geometry, np.float32)
+    file = launch.KERNELS / "conv3d" / "implicit_gemm.cu"
+    kernel = functions(compile_file(file, arch, constants))[f"conv3d_{pass_}_implicit_gemm"]
+
+    def of(loop, opcode: str) -> list:
+        return [i for i in loop.instructions if i.opcode.split(".")[0] == opcode]
+
+    working = [loop for loop in loops(kernel) if of(loop, "FFMA") and of(loop, "LDGSTS")]
+    stage = min(working, key=lambda loop: len(loop.instructions))
+    multiply_adds = 8 * 8 * 16
+    times = multiply_adds // len(of(stage, "FFMA"))  # of an inner loop over the terms
+    size = len(stage.own) + times * (len(stage.instructions) - len(stage.own))
+    assert multiply_adds >= 0.85 * size
+    assert {i.width for i in of(stage, "LDGSTS")} == {128}
+    assert not of(stage, "LDG")
 
 
 # ---- bias and ReLU -------------------------------------------------------------------------------
