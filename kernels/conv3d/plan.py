@@ -13,7 +13,7 @@ from tinyvid.geometry import ConvGeometry, Ints
 BLOCKS = 264
 # What a pass puts out, as the geometry names its shape.
 OUTPUT = {"fprop": "y", "dgrad": "x", "wgrad": "w"}
-SLAB = 256  # terms of a slab, which are summed up before they are added to the total
+SLAB = 256  # terms of a sum, the fewest that a slice of it has
 
 
 @dataclass(frozen=True)
