@@ -10,6 +10,7 @@
 //     8-15       B         D             8-15          C         D
 #pragma once
 #include "../ptx.cuh"
+#include "blocks.cuh"
 
 #ifndef TILE_COLUMNS  // 32, 64 or 128; the launcher takes fewer where there are few columns
 #define TILE_COLUMNS 128
@@ -101,8 +102,9 @@ template <class Number, int COUNT> struct __align__(16) Across {
 
   template <class Copy> __device__ __forceinline__ void fill(Copy copy) {
     static_assert(THREADS % CHUNKS == 0 && DEPTH<Number> % LINES == 0, "all threads get as much");
-    const int first = CHUNKS == 4 ? line_of_four() : threadIdx.x / CHUNKS;
-    const int row = threadIdx.x % CHUNKS * CHUNK<Number>;
+    const unsigned at = opaque(threadIdx.x);  // no register is left to hold what follows from it
+    const int first = CHUNKS == 4 ? line_of_four() : at / CHUNKS;
+    const int row = at % CHUNKS * CHUNK<Number>;
 #pragma unroll
     for (int more = 0; more < DEPTH<Number>; more += LINES) {
       copy(&line[first + more][row], row, first + more);

@@ -145,10 +145,11 @@ def test_lines_are_rounded_and_padded(number, channels):
 @by_number
 @pytest.mark.parametrize("of", small(CASES))
 def test_cases(of, number, pass_):
-    for schedule, copies in SCHEDULES:
-        with options(schedule=schedule, copies=copies, seed=5):
+    for schedule, copies in SCHEDULES[:2]:
+        with options(schedule=schedule, copies=copies):
             check(pass_, number, of)
-    assert error(pass_, number, of) <= 1e-6
+    with options(schedule="shuffled", seed=5):
+        assert error(pass_, number, of) <= 1e-6
 
 
 # Tiles have 128 rows and 32, 64 or 128 columns, stages 16 terms or 32 and chunks 4 or 8; one more
@@ -177,8 +178,9 @@ def test_tile_borders(of, number, pass_):
 
 # Slabs have 512 terms, and two are summed up before they are added to what is in the output.
 LONG = [
-    case((1, 512, 1, 1, 3), (513, 512, 1, 1, 1)),
-    case((1, 1024, 1, 1, 3), (1025, 1024, 1, 1, 1)),
+    case((1, 512, 1, 1, 3), (7, 512, 1, 1, 1)),
+    case((1, 1025, 1, 1, 3), (9, 1025, 1, 1, 1)),
+    case((1, 8, 1, 2, 3), (513, 8, 1, 2, 1), 1),
     case((2, 3, 8, 8, 8), (2, 3, 1, 1, 1)),  # 1024 cells
     case((1, 3, 7, 13, 17), (4, 3, 3, 3, 3), 1),  # 1547 cells
 ]
@@ -223,7 +225,7 @@ def test_sizes_compiled_in():
 def test_memory_accesses(number, pass_):
     names = ("plain", "groups_stride", "stride_and_dilation")
     with options(checked=True):  # an AccessError otherwise
-        for of in [c for c in CASES if c.name in names] + [LONG[0]]:
+        for of in [c for c in CASES if c.name in names] + [LONG[-1]]:
             check(pass_, number, of)
 
 
@@ -308,7 +310,7 @@ def test_float64_is_refused(number):
 
 @by_pass
 def test_out_of_memory_tells_the_sizes(pass_, monkeypatch):
-    of = LONG[2]
+    of = LONG[3]
 
     def full(shape, dtype, device):
         raise MemoryError
