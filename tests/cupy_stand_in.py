@@ -1,9 +1,9 @@
 """A stand-in for CuPy, for machines without a GPU: what device `cuda` asks of it, on the CPU.
 
-Its arrays are NumPy's of a type of their own, as strict as CuPy's: a NumPy array with axes is
-refused beside them, none turns into a NumPy array unasked, and of a NumPy ufunc only the plain
-call is answered. Its `RawModule` runs the very sources on the emulator. So everything between
-the tensors and the driver is run: devices, transfers, options, launch arguments, errors.
+Its arrays are NumPy's of a type of their own. As with CuPy's, an element-wise function refuses a
+NumPy array beside them, and of a NumPy ufunc only the plain call is answered. Its `RawModule`
+runs the very sources on the emulator. So what lies between the tensors and the driver is run:
+devices, transfers, options, launch arguments, errors.
 """
 
 from __future__ import annotations

@@ -109,9 +109,7 @@ def test_stride_and_fps_take_each_others_place(tmp_path):
 
 
 def test_stride_and_fps_at_once_are_refused(tmp_path):
-    with pytest.raises(
-        UserError, match=r"^--set: clip\.stride = 2 and clip\.fps = 8 .* one$"
-    ):
+    with pytest.raises(UserError, match=r"^--set: clip\.stride = 2 and clip\.fps = 8 .* one$"):
         load_config(overrides=["clip.stride=2", "clip.fps=8"])
     path = tmp_path / "c.toml"
     path.write_text("[clip]\nfps = 5\nstride = 2\n", encoding="utf-8")

@@ -5,7 +5,6 @@ import shutil
 import cupy_stand_in
 import numpy as np
 import pytest
-from compare import assert_close
 
 import tinyvid
 from tinyvid import cuda, nn, optim
@@ -76,7 +75,7 @@ def test_a_network_trains_on_cuda_as_on_the_cpu(cupy):
         state = optimizer.state_dict()["state"]
         assert all(type(a) is np.ndarray for a in state.values())
     assert losses["cuda"] == pytest.approx(losses["cpu"], rel=1e-5)
-    assert_close(np.array(losses["cuda"]), np.array(losses["cpu"]), rtol=1e-5, atol=0)
+    assert losses["cpu"][2] < losses["cpu"][0]
 
 
 @pytest.mark.parametrize(("devices", "message"), [(0, "no NVIDIA GPU"), (None, "finds no NVIDIA")])

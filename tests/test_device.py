@@ -95,6 +95,19 @@ def test_arrays_of_two_devices_do_not_mix():
     assert (y + 1.5).device == "emulator"  # a number has no device
 
 
+def test_gradients_are_given_on_the_device_of_the_output():
+    x = tinyvid.ones(2, device="emulator", requires_grad=True)
+    (x * 2).backward(np.array([1, 3], np.float32))  # an array is moved
+    assert x.grad.device == "emulator"
+    assert x.grad.numpy().tolist() == [2.0, 6.0]
+    with pytest.raises(UserError, match="gradient given is on 'cpu', the output on 'emulator'"):
+        (x * 2).backward(tinyvid.ones(2))
+    scalar = tinyvid.tensor(2.0, requires_grad=True)
+    with pytest.raises(UserError, match="on 'cpu'"):
+        x * scalar
+    assert (x * np.float32(2)).device == "emulator"
+
+
 def test_copies_and_pickles_keep_the_device():
     t = tinyvid.ones(2, device="emulator", requires_grad=True)
     for again in (copy.deepcopy(t), pickle.loads(pickle.dumps(t)), Tensor(t), t.detach()):
@@ -172,3 +185,15 @@ def test_the_cuda_kernels_train_slow_fusion_on_the_emulator_as_on_the_cpu():
 def _some_case():
     x, w = np.ones((1, 3, 4, 5, 6), np.float32), np.ones((2, 3, 3, 3, 3), np.float32)
     return x, w, conv_geometry(x.shape, w.shape, 1, 1, 1, 1)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+@pytest.mark.parametrize("variant", [v for v in conv3d.fprop.variants if v.startswith("cuda/")])
+def test_a_batch_of_no_clips_gives_no_outputs(variant):
+    x = tinyvid.zeros(0, 2, 4, 5, 6, device="emulator", requires_grad=True)
+    w = tinyvid.ones(3, 2, 3, 3, 3, device="emulator", requires_grad=True)
+    with tinyvid.kernels.use(conv3d=variant):
+        y = tinyvid.conv3d(x, w)
+        y.sum().backward()
+    assert (y.shape, x.grad.shape) == ((0, 3, 2, 3, 4), (0, 2, 4, 5, 6))
+    assert not w.grad.numpy().any()

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from tinyvid.device import on_device_of
 from tinyvid.errors import UserError
-from tinyvid.tensor import Tensor, _wrap, as_tensor, grad_mode
+from tinyvid.tensor import Tensor, _wrap, grad_mode
 
 
 def grad(
@@ -170,7 +171,9 @@ def _cotangent(y: Tensor, g: Any) -> Tensor:
                 f"an output of shape {y.shape} needs its gradient: pass one of that shape"
             )
         return _wrap(np.ones_like(y._array))
-    g = as_tensor(g)
+    g = g if isinstance(g, Tensor) else Tensor(on_device_of(y._array, np.asarray(g)))
+    if g.device != y.device:
+        raise UserError(f"the gradient given is on {g.device!r}, the output on {y.device!r}")
     if g._array.shape != y._array.shape or g._array.dtype != y._array.dtype:
         raise UserError(
             f"the gradient given has shape {g.shape}, {g.dtype}; the output {y.shape}, {y.dtype}"

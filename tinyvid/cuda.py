@@ -29,7 +29,9 @@ def require() -> None:
 def _missing() -> str | None:
     try:
         import cupy
-    except ImportError:
+    except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError) or error.name != "cupy":
+            return f"CuPy cannot be imported ({error})"
         return (
             "CuPy is not installed; pip install 'tinyvid[cuda13]' (or cuda12) on a machine with "
             "an NVIDIA GPU"

@@ -25,13 +25,12 @@ class EmulatorArray(np.ndarray):
     """A NumPy array whose kernels run in the emulator.
 
     As with CuPy, results are arrays of the same kind (of no axes where NumPy would give a
-    scalar), and a NumPy array with axes is refused as the other operand. So code that runs on
-    this device has no transfer missing.
+    scalar), and a NumPy array is refused as the other operand of an element-wise function.
     """
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
         for x in inputs if method != "at" else ():  # where the second input is an index
-            if type(x) is np.ndarray and x.ndim:
+            if type(x) is np.ndarray:
                 raise TypeError(
                     f"{ufunc.__name__}: one array is on device 'emulator', the other, of shape "
                     f"{x.shape}, on 'cpu'; move one with to_device, or Tensor.to"
@@ -53,7 +52,8 @@ def _plain(x: Any) -> Any:
 
 def _marked(result: Any) -> Any:
     if isinstance(result, (tuple, list)):
-        return type(result)(_marked(x) for x in result)
+        items = [_marked(x) for x in result]
+        return type(result)(*items) if hasattr(result, "_fields") else type(result)(items)
     if isinstance(result, np.generic):
         result = np.asarray(result)
     return result.view(EmulatorArray) if type(result) is np.ndarray else result
@@ -68,7 +68,7 @@ def check_device(device: str) -> str:
     if device not in DEVICES:
         known = ", ".join(map(repr, DEVICES))
         raise UserError(
-            f"no device is called {device!r}; there is {known}.{nearest(device, DEVICES)}"
+            f"no device is called {device!r}; there is {known}.{nearest(str(device), DEVICES)}"
         )
     if device == "cuda":
         from tinyvid.cuda import require

@@ -140,7 +140,7 @@ class Tensor:
 
     def numpy(self) -> np.ndarray:
         """Return the values as a read-only NumPy array, brought to the CPU; copy it to write."""
-        return to_device(self._array, "cpu")
+        return freeze(to_device(self._array, "cpu"))
 
     def item(self) -> float | int | bool:
         """Return the value of a tensor of one element as a Python number."""
@@ -285,6 +285,8 @@ def as_tensor(data: Any, like: Tensor | None = None) -> Tensor:
             else:
                 dtype = np.promote_types(dtype, np.min_scalar_type(data))
         return _wrap(on_device_of(like._array, np.array(data, dtype)))
+    if like is not None and isinstance(data, np.generic):
+        return _wrap(on_device_of(like._array, np.asarray(data)))
     return Tensor(data)
 
 

@@ -101,7 +101,7 @@ def _unfit(step: str, pass_: str) -> Callable[..., str | None]:
     def unfit(a: Any, b: Any, geometry: ConvGeometry) -> str | None:
         from tinyvid.kernels.conv3d import cuda  # only where a GPU or the emulator is asked for
 
-        return cuda.unfit(step, pass_, geometry)
+        return cuda.unfit(step, pass_, geometry, a.dtype)
 
     return unfit
 

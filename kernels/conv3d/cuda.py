@@ -139,8 +139,12 @@ tf32_fprop, tf32_dgrad, tf32_wgrad = _passes("tf32")
 bf16_fprop, bf16_dgrad, bf16_wgrad = _passes("bf16")
 
 
-def unfit(step: str, pass_: str, geometry: ConvGeometry) -> str | None:
+def unfit(
+    step: str, pass_: str, geometry: ConvGeometry, dtype: np.dtype | type = np.float64
+) -> str | None:
     """Return why a step of the ladder cannot take a geometry, or None if it can."""
+    if not geometry.x[0]:
+        return None  # no clips, no launch
     # Kernels count cells with 32 bits, padding among them; elements with 64.
     padded = [
         size + low + high
@@ -150,7 +154,7 @@ def unfit(step: str, pass_: str, geometry: ConvGeometry) -> str | None:
     if max(geometry.x[0] * math.prod(padded), filter_rows) >= 2**30:
         return f"it has more cells than 2**30: x {geometry.x}, w {geometry.w}"
     try:
-        plan = STEPS[step].plan(pass_, geometry, np.dtype(np.float64))
+        plan = STEPS[step].plan(pass_, geometry, np.dtype(dtype))
     except UserError as error:
         return str(error)
     return f"it takes {plan.blocks} blocks" if plan.blocks >= 2**31 else None
@@ -205,6 +209,10 @@ def _run(
 ) -> Any:
     _check(pass_, arrays, geometry, step, device, bias)
     dtype = arrays[0].dtype
+    if not geometry.x[0]:  # no clips: an empty result, or sums of nothing
+        nothing = launch.empty(getattr(geometry, OUTPUT[pass_]), dtype, device)
+        nothing[...] = 0
+        return nothing
     plan = STEPS[step].plan(pass_, geometry, dtype)
     if specialised is None:
         specialised = device == "cuda"
@@ -271,7 +279,7 @@ def _check(
             f"not {bias.shape} of {bias.dtype}"
         )
     check_device_of(f"conv3d_{pass_}", (*arrays, *(() if bias is None else (bias,))), device)
-    why = unfit(step, pass_, geometry)
+    why = unfit(step, pass_, geometry, arrays[0].dtype)
     if arrays[0].dtype.name not in STEPS[step].dtypes:
         why = f"it takes {' and '.join(STEPS[step].dtypes)}, not {arrays[0].dtype}"
     if why is not None:

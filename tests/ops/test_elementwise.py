@@ -328,3 +328,17 @@ def test_other_shape_errors():
     with pytest.raises(UserError, match="clamp: give min, max"):
         a.clamp()
     assert isinstance(a * 2, Tensor)
+
+
+def test_clamp_keeps_the_dtype_of_floats_and_gives_integers_float_bounds():
+    for bound in (0.5, np.float64(0.5), 1):
+        assert Tensor([0.25, 2.0]).clamp(bound).dtype == np.float32
+    halves = Tensor(np.array([0, 2])).clamp(0.5)
+    assert halves.dtype == np.float32
+    assert halves.tolist() == [0.5, 2.0]
+    assert Tensor(np.array([0, 2])).clamp(1).dtype == np.int64
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    x.clamp(np.float64(1.5)).sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0]
+    with pytest.raises(UserError, match="maximum and minimum take tensors"):
+        x.clamp(Tensor(1.5))

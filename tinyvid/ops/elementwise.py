@@ -281,6 +281,13 @@ def clamp(input: Tensor, min: float | None = None, max: float | None = None) -> 
     """Return input limited to [min, max]; the gradient is 0 outside."""
     if min is None and max is None:
         raise UserError("clamp: give min, max or both")
+    given = [b for b in (min, max) if b is not None]
+    if not all(isinstance(b, (int, float, np.number)) for b in given):
+        raise UserError("clamp: min and max are numbers; maximum and minimum take tensors")
+    if input.dtype.kind != "f" and any(float(b) != int(b) for b in given):
+        input = cast(input, np.float32)
+    if input.dtype.kind == "f":
+        min, max = (None if b is None else input.dtype.type(b) for b in (min, max))
     return record(
         np.clip(input.data, min, max),
         (input, lambda g, y: scale(g, y.data == input.data)),
