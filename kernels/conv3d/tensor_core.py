@@ -26,7 +26,7 @@ def plan(number: str, pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Pl
     row_tiles, columns, terms = matrix_product(pass_, geometry, _ROWS, depth, chunk)
     width = min(_WIDTHS, key=lambda width: (tiles(columns, width) * width, -width))
     blocks = row_tiles * tiles(columns, width) * geometry.groups
-    slices = max(1, min(BLOCKS // blocks, tiles(terms, _SLAB))) if blocks else 1
+    slices = max(1, min(BLOCKS // blocks, tiles(terms, _SLAB)))
     workspace = tuple((lines, tiles(n, chunk) * 4) for lines, n in _lines(pass_, geometry))
     return Plan(
         blocks * slices,
@@ -55,12 +55,10 @@ def launch(
         operands, _lines(pass_, geometry), workspace, strict=True
     ):
         blocks = tiles(lines * tiles(channels, chunk), _ROUND_THREADS)
-        if blocks:
-            args = [operand, np.int64(lines), np.int32(channels), rounded]
-            round_lines((blocks,), (_ROUND_THREADS,), args)
-    if plan.blocks:
-        product = module.get_function(f"conv3d_{pass_}_{number}")
-        product((plan.blocks,), (plan.threads,), [*workspace, *finish, out])
+        args = [operand, np.int64(lines), np.int32(channels), rounded]
+        round_lines((blocks,), (_ROUND_THREADS,), args)
+    product = module.get_function(f"conv3d_{pass_}_{number}")
+    product((plan.blocks,), (plan.threads,), [*workspace, *finish, out])
 
 
 def _lines(pass_: str, geometry: ConvGeometry) -> list[Ints]:
