@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from tinyvid.errors import UserError
 from tinyvid.ops.channels import total
 from tinyvid.ops.shape import axes, broadcast_to, reshape
-from tinyvid.tensor import Tensor, record, takes_arrays
+from tinyvid.tensor import Tensor, _mode, _wrap, attach, record, takes_arrays
 
 Dim: TypeAlias = "int | Sequence[int] | None"
 
@@ -31,10 +31,16 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
     else:
         array = array.sum(dims, np.int64, keepdims=True)
     shape = array.shape
-    return record(
-        array if keepdim else array.squeeze(dims),
-        (input, lambda g, y: broadcast_to(g if keepdim else reshape(g, shape), full)),
-    )
+
+    def rule(g: Any, y: Any) -> Any:
+        if isinstance(g, Tensor):
+            return broadcast_to(reshape(g, shape), full)
+        return np.broadcast_to(g.reshape(shape), full)
+
+    y = _wrap(array if keepdim else array.squeeze(dims))
+    if input.requires_grad and _mode.enabled:
+        attach(y, ((input, rule),), (), ())
+    return y
 
 
 @takes_arrays
