@@ -98,8 +98,11 @@ def test_operations_pass(dtype):
 
 
 @pytest.mark.slow
-def test_the_whole_suite_passes():
-    for job in suite.jobs():
+def test_every_case_of_the_kernels_passes():
+    # In float64, where derivatives are checked; operations have a test of their own.
+    for job in suite.jobs(dtype="float64"):
+        if job.variant == "numpy":
+            continue
         row = job.run()
         assert row.passed, (row.op, row.failures)
 

@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_the_headers_compile_for_gpus(architecture, tmp_path):
         pytest.skip("needs the NVRTC wheels: pip install 'tinyvid[inspect]'")
     from cuda.bindings import nvrtc
 
-    features = launch.KERNELS.parent / "tests" / "kernels" / "emulator" / "features.cu"
+    features = Path(__file__).parent / "emulator" / "features.cu"
     _, program = nvrtc.nvrtcCreateProgram(features.read_bytes(), str(features).encode(), 0, [], [])
     options = [f"-arch={architecture}", "-std=c++17", f"-I{features.parent}"]
     expressions = [b"scale<float, 4>", b"product_16<true>", b"product_16<false>"]
