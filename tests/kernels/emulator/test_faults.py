@@ -120,6 +120,8 @@ def test_a_fault_on_another_os_thread():
 
 def test_a_kernel_that_never_ends_is_left_by_a_second_interrupt():
     code = (
+        # Where the tests run in the background, their children start with this signal ignored.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import os, sys, numpy as np; from tinyvid.kernels.emulator import Module; "
         "spins = Module(sys.argv[1]).get_function('spins'); print('now', flush=True)\n"
         "try: spins((8,), (64,), (np.zeros(64, np.float32),))\n"
