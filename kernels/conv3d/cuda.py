@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,12 +21,19 @@ from typing import Any
 
 import numpy as np
 
-from tinyvid.device import device_of
 from tinyvid.errors import UserError
-from tinyvid.geometry import ConvGeometry, Ints
+from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels import launch
 from tinyvid.kernels.conv3d import simt, tensor_core, winograd
 from tinyvid.kernels.conv3d.plan import OUTPUT, Plan, tiles
+from tinyvid.kernels.operands import (
+    channels_first,
+    channels_last,
+    check_device_of,
+    dense,
+    pointer,
+    sizes_told,
+)
 
 _THREADS = 256
 
@@ -223,14 +230,18 @@ def _run(
     )
     N, channels, *sizes = getattr(geometry, OUTPUT[pass_])
     shape = (N, *sizes, channels)  # in memory
-    try:
+    slices = [(plan.slices, *shape)] if plan.slices > 1 else []
+    sizes = {
+        "operands": [(array.shape, dtype) for array in arrays],
+        "a result": [(shape, dtype)],
+        "a workspace": [(size, dtype) for size in (*slices, *plan.workspace)],
+    }
+    with sizes_told(f"conv3d_{pass_}", f"cuda/{step}", sizes):
         operands = [channels_last(array, device) for array in arrays]
         out = launch.empty(shape, dtype, device)
-        target = out if plan.slices == 1 else launch.empty((plan.slices, *shape), dtype, device)
+        target = launch.empty(slices[0], dtype, device) if slices else out
         workspace = [launch.empty(size, dtype, device) for size in plan.workspace]
         finish = [pointer(dense(bias, device), device), np.int32(relu)]
-    except MemoryError as error:
-        raise UserError(_out_of_memory(pass_, step, arrays, geometry, plan)) from error
     with filled(module, geometry, specialised):
         of_pass = finish if pass_ == "fprop" else []
         several = STEPS[step].launch
@@ -246,7 +257,7 @@ def _run(
             (_THREADS,),
             [target, np.int32(plan.slices), *finish, np.int32(channels), out, np.int64(out.size)],
         )
-    return out.transpose(0, 4, 1, 2, 3)
+    return channels_first(out)
 
 
 @contextmanager
@@ -278,58 +289,9 @@ def _check(
             f"conv3d_fprop: bias must be {geometry.w[:1]} of {arrays[0].dtype}, "
             f"not {bias.shape} of {bias.dtype}"
         )
-    check_device_of(f"conv3d_{pass_}", (*arrays, *(() if bias is None else (bias,))), device)
+    check_device_of(f"conv3d_{pass_}", (*arrays, bias), device)
     why = unfit(step, pass_, geometry, arrays[0].dtype)
     if arrays[0].dtype.name not in STEPS[step].dtypes:
         why = f"it takes {' and '.join(STEPS[step].dtypes)}, not {arrays[0].dtype}"
     if why is not None:
         raise UserError(f"conv3d_{pass_}: 'cuda/{step}' cannot take this case: {why}")
-
-
-def check_device_of(kernel: str, arrays: Iterable[Any], device: str) -> None:
-    """Raise UserError where an array is of another kind than the device takes."""
-    for array in arrays:
-        if (device_of(array) == "cuda") != (device == "cuda"):
-            wanted = {"emulator": "NumPy", "cuda": "CuPy"}.get(device, "other")
-            raise UserError(
-                f"{kernel}: device {device!r} takes {wanted} arrays, "
-                f"not {type(array).__module__}.{type(array).__name__}"
-            )
-
-
-def channels_last(array: Any, device: str) -> Any:
-    """Return N C D H W as N D H W C without gaps: a view where it lies so already."""
-    return dense(array.transpose(0, 2, 3, 4, 1), device)
-
-
-def dense(array: Any, device: str) -> Any:
-    """Return the array without gaps in memory and from a multiple of 16 bytes on."""
-    if array is None:
-        return None
-    address = array.data.ptr if device == "cuda" else array.ctypes.data
-    if array.flags.c_contiguous and address % 16 == 0:
-        return array
-    copy = launch.empty(array.shape, array.dtype, device)
-    copy[...] = array
-    return copy
-
-
-def pointer(array: Any, device: str) -> Any:
-    """Return what a launch takes for an array that may be None."""
-    return np.uintp(0) if array is None and device == "cuda" else array
-
-
-def _out_of_memory(
-    pass_: str, step: str, arrays: tuple[Any, Any], geometry: ConvGeometry, plan: Plan
-) -> str:
-    def size(shape: Ints) -> str:
-        return f"{shape} of {math.prod(shape) * arrays[0].dtype.itemsize / 2**20:.1f} MiB"
-
-    output = getattr(geometry, OUTPUT[pass_])
-    slices = [(plan.slices, *output)] if plan.slices > 1 else []
-    workspace = "".join(f", a workspace {size(shape)}" for shape in [*slices, *plan.workspace])
-    return (
-        f"conv3d_{pass_}: out of memory for 'cuda/{step}': it takes arrays "
-        f"{size(arrays[0].shape)} and {size(arrays[1].shape)}, each twice where it is not "
-        f"channels-last, a result {size(output)}{workspace}; use a smaller batch or clip"
-    )

@@ -9,10 +9,18 @@ from typing import Any
 import numpy as np
 
 from tinyvid.errors import UserError
-from tinyvid.geometry import ConvGeometry, Ints
+from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels import launch
 from tinyvid.kernels.conv3d import cuda
 from tinyvid.kernels.conv3d.plan import BLOCKS, SLAB, Plan, product_columns, tiles
+from tinyvid.kernels.operands import (
+    channels_first,
+    channels_last,
+    check_device_of,
+    dense,
+    pointer,
+    sizes_told,
+)
 
 CHANNELS = 3
 _FILE = launch.KERNELS / "conv3d" / "first_layer.cu"
@@ -98,8 +106,7 @@ def _run(
     device: str,
     specialised: bool | None,
 ) -> Any:
-    given = [array for array in (*arrays, *finish[:1]) if array is not None]
-    cuda.check_device_of(f"conv3d_uint8_{pass_}", given, device)
+    check_device_of(f"conv3d_uint8_{pass_}", (*arrays, *finish[:1]), device)
     why = unfit(geometry)
     if why is not None:
         raise UserError(f"conv3d_uint8_{pass_}: 'cuda/first_layer' cannot take this case: {why}")
@@ -111,15 +118,19 @@ def _run(
     module = launch.load(_FILE, constants, device)
     N, channels, *sizes = geometry.y if pass_ == "fprop" else geometry.w
     shape = (N, *sizes, channels)  # in memory
-    try:
-        operands = [cuda.channels_last(array, device) for array in arrays]
+    slices = [(how.slices, *shape)] if how.slices > 1 else []
+    sizes = {
+        "operands": [(array.shape, array.dtype) for array in arrays],
+        "a result": [(shape, dtype)],
+        "a workspace": [(size, dtype) for size in slices],
+    }
+    with sizes_told(f"conv3d_uint8_{pass_}", "cuda/first_layer", sizes):
+        operands = [channels_last(array, device) for array in arrays]
         out = launch.empty(shape, dtype, device)
-        target = out if how.slices == 1 else launch.empty((how.slices, *shape), dtype, device)
+        target = launch.empty(slices[0], dtype, device) if slices else out
         if finish:
             bias, relu = finish
-            finish = cuda.pointer(cuda.dense(bias, device), device), np.int32(relu)
-    except MemoryError as error:
-        raise UserError(_out_of_memory(pass_, arrays, dtype, how, shape)) from error
+            finish = pointer(dense(bias, device), device), np.int32(relu)
     # u = x * scale + shift
     scale = [dtype.type(1 / (255 * s)) for s in std]
     shift = [dtype.type(-m / s) for m, s in zip(mean, std, strict=True)]
@@ -130,25 +141,10 @@ def _run(
             kernel = module.get_function(f"conv3d_uint8_{pass_}")
             kernel((how.blocks,), (how.threads,), [*operands, *scale, *shift, *finish, target])
     if how.slices > 1:
-        no_finish = [cuda.pointer(None, device), np.int32(0), np.int32(1)]
+        no_finish = [pointer(None, device), np.int32(0), np.int32(1)]
         module.get_function("conv3d_sum_slices")(
             (tiles(out.size, 256),),
             (256,),
             [target, np.int32(how.slices), *no_finish, out, np.int64(out.size)],
         )
-    return out.transpose(0, 4, 1, 2, 3)
-
-
-def _out_of_memory(
-    pass_: str, arrays: tuple[Any, Any], dtype: np.dtype, how: Plan, shape: Ints
-) -> str:
-    def size(shape: Ints, dtype: np.dtype) -> str:
-        return f"{shape} {dtype} of {math.prod(shape) * dtype.itemsize / 2**20:.1f} MiB"
-
-    slices = f", a workspace {size((how.slices, *shape), dtype)}" if how.slices > 1 else ""
-    first, second = (size(array.shape, array.dtype) for array in arrays)
-    return (
-        f"conv3d_uint8_{pass_}: out of memory for 'cuda/first_layer': it takes arrays {first} and "
-        f"{second}, each twice where it is not channels-last, a result {size(shape, dtype)}"
-        f"{slices}; use a smaller batch or clip"
-    )
+    return channels_first(out)

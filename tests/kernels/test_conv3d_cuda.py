@@ -316,5 +316,5 @@ def test_out_of_memory_tells_the_sizes(plain, monkeypatch):
     with pytest.raises(UserError) as error:
         cuda.fprop(x, w, geometry, device="emulator")
     assert "out of memory for 'cuda/implicit_gemm'" in str(error.value)
-    assert "(2, 3, 4, 5, 6) of 0.0 MiB" in str(error.value)
-    assert "a result (2, 4, 4, 5, 6)" in str(error.value)
+    assert "operands (2, 3, 4, 5, 6) float32 of 0.0 MiB" in str(error.value)
+    assert "a result (2, 4, 5, 6, 4) float32" in str(error.value)
