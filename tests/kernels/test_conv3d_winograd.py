@@ -290,7 +290,7 @@ def test_out_of_memory_tells_the_sizes(pass_, monkeypatch):
     with pytest.raises(UserError, match=r"out of memory for 'cuda/winograd'.*result") as caught:
         winograd_of(pass_, arguments(of, np.float32), of.geometry)
     filters = "(1, 64, 1, 8, 4)" if pass_ == "wgrad" else "(64, 1,"
-    assert f"a workspace {filters}" in str(caught.value)
+    assert filters in str(caught.value).partition("a workspace")[2]
 
 
 @by_pass
