@@ -28,7 +28,7 @@ from tinyvid.kernels.inspection.budget import violations
 from tinyvid.kernels.inspection.compile import KERNELS, nvrtc_version
 from tinyvid.kernels.inspection.facts import Facts, inspect
 from tinyvid.kernels.inspection.program import Program, programs
-from tinyvid.kernels.inspection.roofline import GPUS, bound, intensity
+from tinyvid.kernels.inspection.roofline import GPUS, bound
 from tinyvid.kernels.registry import Kernel, Variant, kernels
 
 README = KERNELS / "README.md"
@@ -48,8 +48,8 @@ _ABOUT = {
         "instructions in the main loop, or in the whole kernel where it has none."
     ),
     BOUNDS: (
-        "Upper bounds from vendors' peaks, the same for all passes of a convolution. No GPU "
-        "was timed."
+        "Upper bounds from vendors' peaks: each array moved once, and the operations of the "
+        "definition. No GPU was timed."
     ),
 }
 
@@ -193,25 +193,33 @@ def broken_budgets(found: Sequence[Program], archs: Sequence[str] | None = None)
 
 
 def bounds_table(found: Iterable[Program]) -> Table:
-    """Return a row for each variant and layer: at most so fast, for at least so long."""
-    header = ("variant", "layer", "arithmetic", "FLOP/byte", *(gpu.name for gpu in GPUS))
-    rows: dict[tuple[str, ...], None] = {}
+    """Return a row for each variant and layer: at most so fast, for at least so long.
+
+    Passes that must do the same share a row.
+    """
+    header = ("variant", "pass", "layer", "arithmetic", "FLOP/byte", *(gpu.name for gpu in GPUS))
+    passes: dict[tuple[str, ...], list[str]] = {}
     for program in found:
-        geometry, arithmetic = program.geometry, program.arithmetic
-        if geometry is None:
+        work, arithmetic = program.work, program.arithmetic
+        if work is None:
             continue
         saved = f", {program.saving:g} times fewer" if program.saving != 1 else ""
-        bounds = [bound(geometry, gpu, arithmetic, program.saving) for gpu in GPUS]
+        bounds = [bound(work, gpu, arithmetic, program.saving) for gpu in GPUS]
         row = (
             f"{program.op} {program.variant}",
             program.layer,
             arithmetic + saved,
-            f"{intensity(geometry, arithmetic):.0f}",
-            *(f"≤ {b.tflops:.1f} TFLOP/s, ≥ {b.seconds * 1e6:.0f} µs: {b.by}" for b in bounds),
+            f"{work.intensity:{'.0f' if work.intensity >= 10 else '.2g'}}",
+            *(f"≤ {b.tflops:.3g} TFLOP/s, ≥ {_micro(b.seconds)} µs: {b.by}" for b in bounds),
         )
-        rows[row] = None
+        passes.setdefault(row, []).append(program.pass_)
+    rows = tuple((row[0], ", ".join(names), *row[1:]) for row, names in passes.items())
     sources = "; ".join(f"{gpu.name}: {gpu.source}" for gpu in GPUS)
-    return Table(BOUNDS, f"{_ABOUT[BOUNDS]} {sources}.", header, tuple(rows))
+    return Table(BOUNDS, f"{_ABOUT[BOUNDS]} {sources}.", header, rows)
+
+
+def _micro(seconds: float) -> str:
+    return f"{seconds * 1e6:{'.0f' if seconds >= 1e-5 else '.2g'}}"
 
 
 # ---- in writing ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import numpy as np
 from tinyvid.kernels.conv3d import first_layer
 from tinyvid.kernels.conv3d.cases import CASES, ConvCase
 from tinyvid.kernels.conv3d.cuda import STEPS, constants, constants_of, unfit
-from tinyvid.kernels.inspection import Budget, Program
+from tinyvid.kernels.inspection import Budget, Program, convolution_work
 
 LAYER = "c3d_conv3b"  # 256 channels, 3 x 3 x 3
 FIRST_LAYER = "c3d_conv1"  # 3 channels
@@ -62,7 +62,7 @@ def _program(step: str, pass_: str, case: ConvCase) -> Program:
         constants=constants(step, pass_, geometry, np.dtype(np.float32)),
         dynamic_shared=plan.shared,
         layer=case.name,
-        geometry=geometry,
+        work=convolution_work(pass_, geometry),
         arithmetic=ARITHMETIC.get(step, "float32"),
         saving=SAVINGS.get(step, 1.0),
         budget=BUDGETS.get(step, Budget()),
@@ -71,9 +71,7 @@ def _program(step: str, pass_: str, case: ConvCase) -> Program:
 
 def _part(program: Program, kernel: str) -> Program:
     """Return a kernel of the same file that does a part of the pass, in blocks of its bounds."""
-    return replace(
-        program, kernel=kernel, block=None, dynamic_shared=0, geometry=None, budget=Budget()
-    )
+    return replace(program, kernel=kernel, block=None, dynamic_shared=0, work=None, budget=Budget())
 
 
 def _first_layer() -> Iterator[Program]:
@@ -89,7 +87,7 @@ def _first_layer() -> Iterator[Program]:
             block=plan.threads,
             constants=constants_of(plan, case.geometry, np.dtype(np.float32), True),
             layer=case.name,
-            geometry=case.geometry,
+            work=convolution_work(pass_, case.geometry, of_x=1),
             budget=Budget(registers=128),
         )
         yield whole

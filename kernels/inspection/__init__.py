@@ -14,5 +14,6 @@
 
 from tinyvid.kernels.inspection.budget import Budget
 from tinyvid.kernels.inspection.program import Program
+from tinyvid.kernels.inspection.roofline import Work, convolution_work
 
-__all__ = ["Budget", "Program"]
+__all__ = ["Budget", "Program", "Work", "convolution_work"]

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels.inspection.budget import Budget
+from tinyvid.kernels.inspection.roofline import Work
 from tinyvid.kernels.registry import kernels
 
 
@@ -27,8 +27,8 @@ class Program:
         block: threads of a block; None for those of its `__launch_bounds__`.
         constants: macros it is compiled with, among them the sizes of a typical layer.
         dynamic_shared: bytes of dynamic shared memory of a block.
-        layer: the name of that layer. geometry: its sizes, for the roofline; None for a kernel
-            that does only a part of the pass, such as a transform or a sum of partial results.
+        layer: the name of that layer. work: what the pass must do there, for the roofline; None
+            for a kernel that does a part of the pass, such as a transform or a sum of slices.
         arithmetic: which units multiply: `float32`, `tf32` or `bf16` (tensor cores), `float64`.
         saving: how many times fewer multiplications the algorithm needs than the definition:
             27 / 8 for Winograd's F(2x2x2, 3x3x3).
@@ -44,7 +44,7 @@ class Program:
     constants: Mapping[str, Any] = field(default_factory=dict)
     dynamic_shared: int = 0
     layer: str = ""
-    geometry: ConvGeometry | None = None
+    work: Work | None = None
     arithmetic: str = "float32"
     saving: float = 1.0
     budget: Budget = field(default_factory=Budget)

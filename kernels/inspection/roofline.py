@@ -1,6 +1,6 @@
 """What arithmetic and memory allow a pass to reach on a GPU: a bound, never a time measured.
 
-A pass must read its two arrays and write its result at least once, and multiply as often as its
+A pass must read its operands and write its results at least once, and compute as much as its
 definition says. No kernel can be faster than the larger of the two times that these take at the
 GPU's peaks. Source: Williams, Waterman, Patterson, "Roofline: an insightful visual performance
 model for multicore architectures", Communications of the ACM 52 (4), 2009.
@@ -14,7 +14,43 @@ from dataclasses import dataclass
 from tinyvid.errors import UserError, nearest
 from tinyvid.geometry import ConvGeometry
 
-BYTES = {"float32": 4, "tf32": 4, "bf16": 4, "float64": 8}  # an element in memory
+
+@dataclass(frozen=True)
+class Work:
+    """What a pass must do at the least, however it is computed.
+
+    Attributes:
+        flops: operations of its definition, two for each multiply-add.
+        read, written: bytes of its operands and of its results, each array once.
+    """
+
+    flops: int
+    read: int
+    written: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that any kernel must move."""
+        return self.read + self.written
+
+    @property
+    def intensity(self) -> float:
+        """Operations for each byte that must be moved."""
+        return self.flops / self.bytes
+
+
+def convolution_work(pass_: str, geometry: ConvGeometry, element: int = 4, of_x: int = 0) -> Work:
+    """Return the work of a pass of a convolution; products with padding count too.
+
+    Args:
+        pass_: `fprop`, `dgrad` or `wgrad`.
+        element: bytes of an element: 4 for tensor cores too, which round on the way in.
+        of_x: those of an element of x where it differs: 1 for a clip of bytes.
+    """
+    sizes = {letter: math.prod(getattr(geometry, letter)) * element for letter in "xwy"}
+    sizes["x"] = sizes["x"] // element * (of_x or element)
+    written = sizes[{"fprop": "y", "dgrad": "x", "wgrad": "w"}[pass_]]
+    return Work(2 * geometry.macs, sum(sizes.values()) - written, written)
 
 
 @dataclass(frozen=True)
@@ -76,50 +112,28 @@ class Bound:
     by: str
 
 
-def flops(geometry: ConvGeometry) -> int:
-    """Operations of one pass, two for each multiply-add; those with padding count too."""
-    return 2 * geometry.macs
-
-
-def compulsory_bytes(geometry: ConvGeometry, arithmetic: str = "float32") -> int:
-    """Bytes that any pass must move: x, w and y, or their gradients, once each."""
-    return _element(arithmetic) * sum(math.prod(s) for s in (geometry.x, geometry.w, geometry.y))
-
-
-def intensity(geometry: ConvGeometry, arithmetic: str = "float32") -> float:
-    """Operations for each byte that must be moved."""
-    return flops(geometry) / compulsory_bytes(geometry, arithmetic)
-
-
-def bound(
-    geometry: ConvGeometry, gpu: GPU, arithmetic: str = "float32", saving: float = 1.0
-) -> Bound:
-    """Return the bound of a pass, which is the same for all three.
+def bound(work: Work, gpu: GPU, arithmetic: str = "float32", saving: float = 1.0) -> Bound:
+    """Return the bound of a pass.
 
     Args:
-        geometry: the sizes. gpu: one of `GPUS`.
+        work: what it must do. gpu: one of `GPUS`.
         arithmetic: `float32`, `tf32`, `bf16` or `float64`.
         saving: how many times fewer multiplications the algorithm needs than the definition.
 
     Raises:
         UserError: no such arithmetic.
     """
-    arithmetic_time = flops(geometry) / saving / (_peak(gpu, arithmetic) * 1e12)
-    memory_time = compulsory_bytes(geometry, arithmetic) / (gpu.bandwidth * 1e9)
+    arithmetic_time = work.flops / saving / (_peak(gpu, arithmetic) * 1e12)
+    memory_time = work.bytes / (gpu.bandwidth * 1e9)
     seconds = max(arithmetic_time, memory_time)
     by = "arithmetic" if arithmetic_time >= memory_time else "memory"
-    return Bound(seconds, flops(geometry) / seconds / 1e12, by)
+    return Bound(seconds, work.flops / seconds / 1e12, by)
 
 
 def _peak(gpu: GPU, arithmetic: str) -> float:
-    _element(arithmetic)
-    return gpu.peaks[arithmetic]
-
-
-def _element(arithmetic: str) -> int:
-    if arithmetic not in BYTES:
+    if arithmetic not in gpu.peaks:
         raise UserError(
-            f"no arithmetic is called {arithmetic!r}; there is {', '.join(BYTES)}."
-            f"{nearest(arithmetic, BYTES)}"
+            f"no arithmetic is called {arithmetic!r}; there is {', '.join(gpu.peaks)}."
+            f"{nearest(arithmetic, gpu.peaks)}"
         )
-    return BYTES[arithmetic]
+    return gpu.peaks[arithmetic]
