@@ -4,35 +4,10 @@
 // from global memory in chunks of 128 bits, and are read in chunks by the threads that multiply.
 // What a chunk is depends on what lies side by side in memory: terms, or rows (columns).
 #pragma once
-#include "../common.cuh"
-#include "../ptx.cuh"
+#include "../chunk.cuh"
 #include "blocks.cuh"
 
-constexpr int CHUNK = 16 / sizeof(REAL);  // elements of 128 bits
-constexpr int DEPTH = 4 * CHUNK;          // terms of a stage, 64 bytes
-
-__device__ __forceinline__ void load_chunk(const float* from, float (&to)[4]) {
-  const float4 chunk = load4(from);
-  to[0] = chunk.x, to[1] = chunk.y, to[2] = chunk.z, to[3] = chunk.w;
-}
-__device__ __forceinline__ void load_chunk(const double* from, double (&to)[2]) {
-  const double2 chunk = load2(from);
-  to[0] = chunk.x, to[1] = chunk.y;
-}
-
-// A chunk on its way into shared memory: the first `count` elements from `from`, zeros for the
-// rest. Where channels come in whole chunks it is all or nothing, and asynchronous; else each
-// eight threads begin at another element, so that a warp's 32 lie in 32 banks.
-__device__ __forceinline__ void copy_chunk(REAL* to, const REAL* from, int count, bool whole) {
-  if (whole) {
-    cp_async_16(to, from, count > 0);
-    return;
-  }
-  for (int element = 0; element < CHUNK; element++) {
-    const int i = (element + threadIdx.x / 8) % CHUNK;
-    to[i] = i < count ? from[i] : REAL(0);
-  }
-}
+constexpr int DEPTH = 4 * CHUNK;  // terms of a stage, 64 bytes
 
 // COUNT rows (or columns), dealt out to PARTS threads, where terms lie side by side, as channels
 // do. A chunk is four terms of one row. Lines are a chunk longer than needed: so the same chunk of
