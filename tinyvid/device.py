@@ -12,6 +12,7 @@ and arrays of two devices do not mix. CuPy is imported when `cuda` is first aske
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -25,16 +26,13 @@ class EmulatorArray(np.ndarray):
     """A NumPy array whose kernels run in the emulator.
 
     As with CuPy, results are arrays of the same kind (of no axes where NumPy would give a
-    scalar), and a NumPy array is refused as the other operand of an element-wise function.
+    scalar), and a NumPy array beside them is refused: as an operand, as a value that is written
+    into one, and as `out`. As an index it is taken.
     """
 
     def __array_ufunc__(self, ufunc, method, *inputs, out=None, **options):
-        for x in inputs if method != "at" else ():  # where the second input is an index
-            if type(x) is np.ndarray:
-                raise TypeError(
-                    f"{ufunc.__name__}: one array is on device 'emulator', the other, of shape "
-                    f"{x.shape}, on 'cpu'; move one with to_device, or Tensor.to"
-                )
+        operands = (inputs[0], *inputs[2:]) if method == "at" else inputs  # inputs[1]: an index
+        _refuse_numpy(ufunc.__name__, (*operands, *(out or ())))
         if out is not None:
             options["out"] = tuple(_plain(x) for x in out)
         result = getattr(ufunc, method)(*[_plain(x) for x in inputs], **options)
@@ -43,11 +41,30 @@ class EmulatorArray(np.ndarray):
         return _marked(result)
 
     def __array_function__(self, function, types, args, kwargs):
-        return _marked(super().__array_function__(function, types, args, kwargs))
+        if np.ndarray in types:
+            _refuse_numpy(function.__name__, (*args, *kwargs.values()))
+        return _marked(function(*_plain(args), **{key: _plain(x) for key, x in kwargs.items()}))
+
+    def __setitem__(self, index, value):
+        _refuse_numpy("array[...] = value", (value,))
+        super().__setitem__(index, value)
+
+
+def _refuse_numpy(name: str, arrays: Iterable[Any]) -> None:
+    for x in arrays:
+        if isinstance(x, (tuple, list)):
+            _refuse_numpy(name, x)
+        elif type(x) is np.ndarray:
+            raise TypeError(
+                f"{name}: one array is on device 'emulator', the other, of shape "
+                f"{x.shape}, on 'cpu'; move one with to_device, or Tensor.to"
+            )
 
 
 def _plain(x: Any) -> Any:
-    return x.view(np.ndarray) if isinstance(x, EmulatorArray) else x
+    if isinstance(x, EmulatorArray):
+        return x.view(np.ndarray)
+    return type(x)(map(_plain, x)) if type(x) in (tuple, list) else x
 
 
 def _marked(result: Any) -> Any:
@@ -85,6 +102,23 @@ def device_of(array: Any) -> str:
     if kind is EmulatorArray:
         return "emulator"
     return "cuda" if kind.__module__.partition(".")[0] == "cupy" else "cpu"
+
+
+def one_device(name: str, *arrays: Any) -> None:
+    """Make sure that all arrays are on one device; None among them is passed over.
+
+    Raises:
+        UserError: two are not; the message names both devices.
+    """
+    first = arrays[0]
+    for array in arrays:
+        if type(array) is not type(first) and array is not None:
+            here, there = device_of(first), device_of(array)
+            if here != there:
+                raise UserError(
+                    f"{name}: one array, of shape {first.shape}, is on device {here!r}, another, "
+                    f"of shape {array.shape}, on {there!r}; move one with Tensor.to, or to_device"
+                )
 
 
 def to_device(array: Any, device: str) -> Any:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
-from tinyvid.device import device_of, on_device_of, to_device
+from tinyvid.device import device_of, on_device_of, one_device, to_device
 from tinyvid.errors import UserError
 
 Rule: TypeAlias = "Callable[..., Any]"
@@ -172,8 +172,13 @@ class Tensor:
     def __setitem__(self, index: Any, values: Any) -> None:
         if isinstance(values, Tensor) and values.requires_grad and _mode.enabled:
             raise UserError("t[...] = v is not recorded, but v requires a gradient: use where, cat")
+        value = values._array if isinstance(values, Tensor) else values
+        if isinstance(value, (list, tuple)):
+            value = on_device_of(self._array, np.asarray(value))
+        elif hasattr(value, "shape") and not isinstance(value, np.generic):
+            one_device("t[...] = v", self._array, value)
         array = self._array.copy()
-        array[plain_index(index)] = values._array if isinstance(values, Tensor) else values
+        array[plain_index(index)] = value
         self.copy_(array)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:

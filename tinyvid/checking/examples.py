@@ -132,7 +132,7 @@ def examples(seed: int = 0) -> dict[str, list[Example]]:
         function = getattr(ops, name)
         add(name, function, normal(3, 5))
         add(name, lambda a, f=function: f(a, 1), normal(2, 3, 2))
-    classes, pixels = Tensor(np.array([1, 0, 3])), Tensor(np.array([[0, 2], [1, 1]]))
+    classes, pixels = np.array([1, 0, 3]), np.array([[0, 2], [1, 1]])
     class_weight = positive(4)
     for name in ("nll_loss", "cross_entropy"):
         function = getattr(ops, name)
@@ -163,13 +163,13 @@ def examples(seed: int = 0) -> dict[str, list[Example]]:
 
     add("batch_norm", batch_norm, normal(3, 2, 2, 2), normal(2), normal(2))
     add("batch_norm", lambda a: ops.batch_norm(a, None, None, training=True), normal(5, 3))
-    centre, spread = Tensor(normal(2)), Tensor(positive(2))
-    add(
-        "batch_norm",
-        lambda a, w: ops.batch_norm(a, ops.cast(centre, a.dtype), ops.cast(spread, a.dtype), w),
-        normal(3, 2, 4),
-        normal(2),
-    )
+    running = normal(2), positive(2)
+
+    def batch_norm_by_statistics(a, weight):
+        mean, var = (ops.move(Tensor(s, a.dtype), a.device) for s in running)
+        return ops.batch_norm(a, mean, var, weight)
+
+    add("batch_norm", batch_norm_by_statistics, normal(3, 2, 4), normal(2))
     add(
         "layer_norm",
         lambda a, w, b: ops.layer_norm(a, (3, 2), w, b),

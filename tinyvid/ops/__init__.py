@@ -7,7 +7,7 @@ import operator
 
 import numpy as np
 
-from tinyvid.device import DEVICES
+from tinyvid.device import DEVICES, one_device
 from tinyvid.errors import UserError
 from tinyvid.ops.conv import conv2d, conv3d
 from tinyvid.ops.elementwise import (
@@ -169,8 +169,11 @@ def _compare(name):
     function = getattr(operator, name)
 
     def method(self, other):
+        value = other.data if isinstance(other, Tensor) else other
+        if hasattr(value, "shape") and not isinstance(value, np.generic):
+            one_device(name, self.data, value)
         try:
-            return record(function(self.data, other.data if isinstance(other, Tensor) else other))
+            return record(function(self.data, value))
         except ValueError as error:
             shapes = f"{self.shape} and {np.shape(other)}"
             raise UserError(f"{name}: shapes {shapes} do not broadcast") from error

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyvid import kernels
+from tinyvid.device import one_device
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, conv_geometry
 from tinyvid.kernels import Kernel
@@ -84,7 +85,7 @@ def conv3d(
         y, `N K Z P Q`.
 
     Raises:
-        UserError: shapes or dtypes do not fit each other.
+        UserError: shapes, dtypes or devices do not fit each other.
     """
     return _convolve(input, weight, bias, stride, padding, dilation, groups, 3)
 
@@ -111,7 +112,7 @@ def conv2d(
         y, `N K P Q`.
 
     Raises:
-        UserError: shapes or dtypes do not fit each other.
+        UserError: shapes, dtypes or devices do not fit each other.
     """
     return _convolve(input, weight, bias, stride, padding, dilation, groups, 2)
 
@@ -121,6 +122,7 @@ def _convolve(input, weight, bias, stride, padding, dilation, groups, rank: int)
     if weight.ndim != rank + 2:
         wanted = "(K, C/groups, T, R, S)" if rank == 3 else "(K, C/groups, R, S)"
         raise UserError(f"conv{rank}d: weight must be {wanted}, not of shape {weight.shape}")
+    one_device(f"conv{rank}d", input.data, weight.data)
     geometry = conv_geometry(input.shape, weight.shape, stride, padding, dilation, groups)
     y = _fprop(input, weight, geometry, _passes(f"conv{rank}d"))
     if bias is None:

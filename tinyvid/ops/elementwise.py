@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvid.device import check_device, on_device_of, to_device
+from tinyvid.device import check_device, device_of, on_device_of, one_device, to_device
 from tinyvid.errors import UserError
 from tinyvid.ops.reduce import unbroadcast
 from tinyvid.tensor import Tensor, _mode, _wrap, as_tensor, attach, copied, record, takes_arrays
@@ -33,7 +33,12 @@ def unary(rule: Callable[..., Any], saves: bool = True) -> Callable[..., Callabl
         @wraps(forward)
         def operation(input: Any) -> Tensor:
             a = input if isinstance(input, Tensor) else as_tensor(input)
-            y = _wrap(forward(a._array))
+            try:
+                y = _wrap(forward(a._array))
+            except TypeError as error:  # such as the negative of booleans
+                raise UserError(
+                    f"{forward.__name__}: a tensor of shape {a.shape}, {a.dtype}: {error}"
+                ) from error
             if a.requires_grad and _mode.enabled:
                 attach(y, ((a, rule),), ((a, a._array),) if saves else (), (a,))
             return y
@@ -57,6 +62,8 @@ def binary(
         @wraps(forward)
         def operation(input: Any, other: Any) -> Tensor:
             a, b = pair(input, other)
+            if type(a._array) is not type(b._array):
+                one_device(forward.__name__, a._array, b._array)
             try:
                 y = _wrap(forward(a._array, b._array))
             except (ValueError, TypeError) as error:
@@ -263,7 +270,9 @@ def where(condition: Any, input: Any, other: Any) -> Tensor:
     """Return input where the condition holds, and other elsewhere."""
     a, b = pair(input, other)
     chosen = condition.data if isinstance(condition, Tensor) else copied(condition)
-    chosen = on_device_of(a.data, chosen)
+    if device_of(chosen) == "cpu" and not isinstance(condition, Tensor):
+        chosen = on_device_of(a.data, chosen)
+    one_device("where", a.data, b.data, chosen)
     try:
         array = np.where(chosen, a.data, b.data)
     except ValueError as error:

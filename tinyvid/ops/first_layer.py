@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyvid import kernels
+from tinyvid.device import one_device
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, conv_geometry
 from tinyvid.ops.elementwise import add
@@ -67,11 +68,12 @@ def conv3d_uint8(
         y, `N K Z P Q`, of the weight's dtype.
 
     Raises:
-        UserError: shapes or dtypes do not fit each other.
+        UserError: shapes, dtypes or devices do not fit each other.
     """
     x, w = as_tensor(input), as_tensor(weight)
     if w.ndim != 5:
         raise UserError(f"conv3d_uint8: weight must be (K, C/groups, T, R, S), not {w.shape}")
+    one_device("conv3d_uint8", x.data, w.data)
     geometry = conv_geometry(x.shape, w.shape, stride, padding, dilation, groups)
     y = _fprop(_Clip(x.data, tuple(mean), tuple(std), geometry), w)
     if bias is None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyvid.device import device_of, on_device_of, one_device
 from tinyvid.errors import UserError
 from tinyvid.ops.elementwise import exp, where
 from tinyvid.ops.reduce import mean, sum
@@ -64,34 +67,56 @@ def _check_weight(input: Tensor, weight: Tensor | None) -> None:
         raise UserError(f"weight of shape {np.shape(weight)} for {input.shape[1]} classes")
 
 
-def _classes(input: Tensor, target: Tensor, ignored: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the target classes, 0 where they are ignored, and which of them count."""
+class _Targets(NamedTuple):
+    """What target classes come down to.
+
+    Attributes:
+        classes: those to look up; 0 where the target does not count or is no class.
+        counted: which targets count; None where all are known to.
+        wrong: which are no class, and so make the loss NaN; None where all are known to be one.
+    """
+
+    classes: np.ndarray
+    counted: np.ndarray | None
+    wrong: np.ndarray | None
+
+
+def _targets(input: Tensor, target: Tensor, ignored: int) -> _Targets:
     classes = target.data
     if classes.shape != (input.shape[0], *input.shape[2:]):
         raise UserError(f"target of shape {classes.shape} for input of shape {input.shape}")
     if classes.dtype.kind not in "iu":
         raise UserError(f"target classes must be integers, not {classes.dtype}")
+    one_device("a loss of input and target", input.data, classes)
     counted = classes != ignored
+    if device_of(classes) == "cuda":  # to look at the values would be to wait for the GPU
+        wrong = counted & ((classes < 0) | (classes >= input.shape[1]))
+        return _Targets(np.where(counted & ~wrong, classes, 0), counted, wrong)
     classes = np.where(counted, classes, 0)
     if classes.size and not 0 <= classes.min() <= classes.max() < input.shape[1]:
         raise UserError(
             f"target classes must lie in 0 … {input.shape[1] - 1}, or be ignore_index={ignored}, "
             f"got {classes.min()} … {classes.max()}"
         )
-    return classes, counted
+    return _Targets(classes, None if counted.all() else counted, None)
 
 
-def _target_weights(
-    weight: Tensor | None, classes: np.ndarray, counted: np.ndarray, dtype: np.dtype
-) -> Tensor | None:
+def _target_weights(weight: Tensor | None, targets: _Targets, dtype: np.dtype) -> Tensor | None:
     """Return the weight of each target, 0 where it is ignored; None where all weigh 1."""
     if weight is None:
-        return None if counted.all() else _wrap(counted.astype(dtype))
-    return _where_counted(counted, getitem(as_tensor(weight), classes))
+        return None if targets.counted is None else _wrap(targets.counted.astype(dtype))
+    return _where_counted(targets, getitem(as_tensor(weight), targets.classes))
 
 
-def _where_counted(counted: np.ndarray, values: Tensor) -> Tensor:
-    return values if counted.all() else where(counted, values, 0.0)  # a product keeps infinities
+def _where_counted(targets: _Targets, values: Tensor) -> Tensor:
+    # not a product, which keeps infinities
+    return values if targets.counted is None else where(_wrap(targets.counted), values, 0.0)
+
+
+def _as_target(target: Any, input: Tensor) -> Tensor:
+    if isinstance(target, Tensor):
+        return target
+    return _wrap(on_device_of(input.data, as_tensor(target).data))
 
 
 @takes_arrays
@@ -113,13 +138,17 @@ def nll_loss(
         reduction: "mean", "sum" or "none".
 
     Raises:
-        UserError: shapes do not fit, or a target is not a class.
+        UserError: shapes or devices do not fit, or a target is not a class; on device `cuda`
+            the loss is NaN then, as looking at the targets would make the CPU wait for the GPU.
     """
     _check_weight(input, weight)
-    classes, counted = _classes(input, as_tensor(target), ignore_index)
-    cells: tuple[np.ndarray, ...] = np.indices(classes.shape, sparse=True)
-    losses = _where_counted(counted, -getitem(input, (cells[0], classes, *cells[1:])))
-    weights = _target_weights(weight, classes, counted, input.dtype)
+    targets = _targets(input, _as_target(target, input), ignore_index)
+    cells: tuple[np.ndarray, ...] = np.indices(targets.classes.shape, sparse=True)
+    losses = -getitem(input, (cells[0], targets.classes, *cells[1:]))
+    if targets.wrong is not None:
+        losses = where(_wrap(targets.wrong), math.nan, losses)
+    losses = _where_counted(targets, losses)
+    weights = _target_weights(weight, targets, input.dtype)
     if weights is None:
         return _reduce(losses, reduction)
     return _reduce(losses * weights, reduction, sum(weights))
@@ -146,12 +175,13 @@ def cross_entropy(
             (Szegedy et al., CVPR 2016, section 7).
 
     Raises:
-        UserError: shapes do not fit, a target is not a class, `label_smoothing` is not a share,
-            or a class is to be ignored among targets that are probabilities.
+        UserError: shapes or devices do not fit, a target is not a class (see `nll_loss`),
+            `label_smoothing` is not a share, or a class is to be ignored among targets that are
+            probabilities.
     """
     if not 0 <= label_smoothing <= 1:
         raise UserError(f"label_smoothing={label_smoothing} must lie in 0 … 1")
-    target = as_tensor(target)
+    target = _as_target(target, input)
     _check_weight(input, weight)
     logp = log_softmax(input, 1)
     k = input.shape[1]
@@ -165,9 +195,9 @@ def cross_entropy(
     hard = nll_loss(logp, target, weight, ignore_index, reduction)
     if not label_smoothing:
         return hard
-    classes, counted = _classes(input, target, ignore_index)
-    weights = _target_weights(weight, classes, counted, input.dtype)
-    spread = _where_counted(counted, -sum(weighted, 1) / k)
+    targets = _targets(input, target, ignore_index)
+    weights = _target_weights(weight, targets, input.dtype)
+    spread = _where_counted(targets, -sum(weighted, 1) / k)
     smooth = _reduce(spread, reduction, None if weights is None else sum(weights))
     return hard * (1 - label_smoothing) + smooth * label_smoothing
 

@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tinyvid import kernels
+from tinyvid.device import one_device
 from tinyvid.errors import UserError
 from tinyvid.ops.elementwise import sigmoid, tanh, where
 from tinyvid.ops.fused import fused
@@ -54,7 +55,7 @@ def lstm(
         The outputs, (N, L, directions · H), and the final (h, c), each of the shape of hx.
 
     Raises:
-        UserError: shapes or lengths do not fit.
+        UserError: shapes, lengths or devices do not fit.
     """
     return _layers(
         _fused, input, weights, hx, lengths, bidirectional, batch_first, dropout, training
@@ -107,6 +108,7 @@ def _layers(
     for name, state in zip("hc", hx, strict=True):
         if state.shape != (count, n, hidden):
             raise UserError(f"lstm: {name} of shape {state.shape}, expected {(count, n, hidden)}")
+    one_device("lstm", x.data, *(t.data for t in (*weights, *hx)))
     valid = _lengths(lengths, n, length)
     last = np.full(n, length - 1) if valid is None else valid - 1
     finals: list[State] = []

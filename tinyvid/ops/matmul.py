@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tinyvid.device import one_device
 from tinyvid.errors import UserError
 from tinyvid.ops.elementwise import _fit, add, pair
 from tinyvid.ops.shape import reshape, transpose, unsqueeze
@@ -14,9 +15,10 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     A vector on the left is a row, on the right a column, and its axis is dropped afterwards.
 
     Raises:
-        UserError: the inner sizes differ.
+        UserError: the inner sizes differ, or the devices.
     """
     a, b = pair(input, other)
+    one_device("matmul", a.data, b.data)
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise UserError(f"matmul: shapes {a.shape} and {b.shape} do not fit: inner sizes differ")
     if a.ndim == 1:
@@ -46,11 +48,15 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Returns:
         (..., O).
+
+    Raises:
+        UserError: the sizes do not fit, or the devices differ.
     """
     if weight.ndim != 2 or input.ndim == 0 or input.shape[-1] != weight.shape[1]:
         raise UserError(f"linear: input of shape {input.shape} and weight of shape {weight.shape}")
     rows = reshape(input, (-1, weight.shape[1])) if input.ndim != 2 else input  # one GEMM
     a, w = pair(rows, weight)
+    one_device("linear", a.data, w.data)
     y = record(
         a.data @ w.data.T,
         (a, lambda g, y: matmul(g, w)),

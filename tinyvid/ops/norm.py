@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyvid.device import on_device_of
+from tinyvid.device import on_device_of, one_device
 from tinyvid.errors import UserError
 from tinyvid.ops.channels import (
     channels_first,
@@ -67,7 +67,7 @@ def batch_norm(
         weight, bias: (C,), applied after normalising.
 
     Raises:
-        UserError: training with a single value a channel, or shapes that do not fit.
+        UserError: training with a single value a channel, or shapes or devices that do not fit.
     """
     if input.ndim < 2:
         raise UserError(f"batch_norm takes (N, C, ...), not an input of shape {input.shape}")
@@ -76,6 +76,8 @@ def batch_norm(
     for name, value in zip(names, (running_mean, running_var, weight, bias), strict=True):
         if value is not None and value.shape != (channels,):
             raise UserError(f"batch_norm: {name} of shape {value.shape} for {channels} channels")
+        if isinstance(value, Tensor):
+            one_device("batch_norm", input.data, value.data)
     column = (1, channels) + (1,) * (input.ndim - 2)
     if training or running_mean is None or running_var is None:
         count = input.size // max(channels, 1)
@@ -183,6 +185,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         return input
     if p == 1:
         return input * 0.0
-    keep = generator().random(input.shape, np.float32) >= p
-    mask = keep * input.dtype.type(1 / (1 - p))
-    return scale(input, on_device_of(input.data, mask))
+    # Drawn on the CPU wherever the input is, so that a seed gives the same run on every device;
+    # what moves there is one byte an element.
+    keep = on_device_of(input.data, generator().random(input.shape, np.float32) >= p)
+    return scale(input, keep * input.dtype.type(1 / (1 - p)))

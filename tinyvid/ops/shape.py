@@ -131,7 +131,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Return the tensors joined along an axis they have.
 
     Raises:
-        UserError: there are none, or they differ along another axis.
+        UserError: there are none, or they differ along another axis or in their devices.
     """
     parts = _one_dtype(tensors, "cat")
     dim = axis(dim, parts[0].ndim)
@@ -153,7 +153,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Return the tensors joined along a new axis.
 
     Raises:
-        UserError: there are none, or they differ in shape.
+        UserError: there are none, or they differ in shape or in their devices.
     """
     parts = _one_dtype(tensors, "stack")
     dim = axis(dim, parts[0].ndim + 1)
@@ -175,6 +175,7 @@ def _one_dtype(tensors: Sequence[Tensor], name: str) -> list[Tensor]:
     parts = [as_tensor(t) for t in tensors]
     if not parts:
         raise UserError(f"{name}: there are no tensors to join")
+    device.one_device(name, *(t.data for t in parts))
     dtype = reduce(common_dtype, (t.dtype for t in parts))
     return [cast(t, dtype) for t in parts]
 
@@ -237,8 +238,12 @@ def _along(input: Tensor, dim: int, index: Any) -> tuple:
 
 @takes_arrays
 def getitem(input: Tensor, index: Any) -> Tensor:
-    """Return input[index], for every index that NumPy knows; tensors may stand in it."""
-    plain, shape = _kept_index(plain_index(index)), input.shape
+    """Return input[index], for every index that NumPy knows; tensors may stand in it.
+
+    Raises:
+        UserError: an index is on another device; from the CPU it is moved.
+    """
+    plain, shape = _kept_index(plain_index(index), input.data), input.shape
     return record(input.data[plain], (input, lambda g, y: add_at(g, plain, shape)))
 
 
@@ -248,7 +253,7 @@ def add_at(input: Tensor, index: Any, shape: Sequence[int]) -> Tensor:
 
     Where an index occurs more than once, its values are added up, on the CPU in order.
     """
-    plain = _kept_index(plain_index(index))
+    plain = _kept_index(plain_index(index), input.data)
     array = np.zeros_like(input.data, shape=tuple(shape))
     if _is_basic(plain):
         array[plain] = input.data
@@ -257,13 +262,20 @@ def add_at(input: Tensor, index: Any, shape: Sequence[int]) -> Tensor:
     return record(array, (input, lambda g, y: getitem(g, plain)))
 
 
-def _kept_index(index: Any) -> Any:
-    """Return the index with a copy of each array that may still be written to."""
+def _kept_index(index: Any, array: Any) -> Any:
+    """Return the index with each array in it on the device of `array`, and safe from writing."""
     if isinstance(index, tuple):
-        return tuple(_kept_index(i) for i in index)
+        return tuple(_kept_index(i, array) for i in index)
     if isinstance(index, list):
-        return np.array(index) if index else np.zeros(0, np.int64)
-    return index.copy() if isinstance(index, np.ndarray) and index.flags.writeable else index
+        index = np.array(index) if index else np.zeros(0, np.int64)
+    if not hasattr(index, "shape") or isinstance(index, np.generic):
+        return index
+    if isinstance(index, np.ndarray) and index.flags.writeable:
+        index = index.copy()
+    if device.device_of(index) == "cpu":
+        return device.on_device_of(array, index)
+    device.one_device("an index", array, index)
+    return index
 
 
 def _is_basic(index: Any) -> bool:

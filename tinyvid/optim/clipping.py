@@ -8,9 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from tinyvid.device import device_of
 from tinyvid.errors import UserError
 from tinyvid.optim.optimizer import PIECE
 from tinyvid.tensor import Tensor, _wrap
+
+# Elements, where there is no cache to stay in but each piece is a launch: 128 MiB of float64.
+LONG_PIECE = 1 << 24
 
 
 def clip_grad_norm_(
@@ -18,7 +22,7 @@ def clip_grad_norm_(
     max_norm: float,
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
-) -> float:
+) -> Tensor:
     """Scale all gradients together so that their norm is at most `max_norm`.
 
     Pascanu et al., "On the difficulty of training recurrent neural networks", ICML 2013.
@@ -28,26 +32,27 @@ def clip_grad_norm_(
         max_norm: the norm to scale down to.
         norm_type: p of the p-norm; `math.inf` for the largest absolute value.
         error_if_nonfinite: raise if the norm is infinite or NaN; otherwise gradients of such
-            a norm are left as they are.
+            a norm are left as they are. On a GPU this makes the CPU wait for it.
 
     Returns:
-        The norm before scaling, summed in float64.
+        The norm before scaling, a tensor of no axes, in float64.
 
     Raises:
         UserError: the norm is not finite, with `error_if_nonfinite`.
     """
     params = _with_gradient(parameters)
-    norms = [_norm(p.grad.data, norm_type) for p in params]
-    total = _norm(np.array(norms, np.float64), norm_type)
-    if not math.isfinite(total):
-        if error_if_nonfinite:
-            raise UserError(f"the norm of the gradients is {total}")
-        return total
+    if not params:
+        return Tensor(np.zeros(()))
+    total = _norm(np.stack([_norm(p.grad.data, norm_type) for p in params]), norm_type)
+    if error_if_nonfinite and not math.isfinite(total):
+        raise UserError(f"the norm of the gradients is {float(total)}")
     scale = max_norm / (total + 1e-6)
-    if scale < 1:
+    scale = np.where(np.isfinite(total), np.minimum(scale, 1.0), 1.0)
+    # On a GPU gradients within the limit are multiplied by 1: to look would be to wait.
+    if device_of(total) == "cuda" or scale < 1:
         for p in params:
-            p.grad = _wrap(p.grad.data * scale)
-    return total
+            p.grad = _wrap(p.grad.data * scale.astype(p.grad.dtype))
+    return _wrap(total)
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
@@ -61,10 +66,12 @@ def _with_gradient(parameters: Tensor | Iterable[Tensor]) -> list[Any]:
     return [p for p in every if p.grad is not None]
 
 
-def _norm(g: np.ndarray, p: float) -> float:
-    """Return the p-norm, accumulated in float64 piece by piece."""
-    flat = g.reshape(-1)
-    pieces = (np.abs(flat[i : i + PIECE], dtype=np.float64) for i in range(0, g.size, PIECE))
+def _norm(g: np.ndarray, p: float) -> np.ndarray:
+    """Return the p-norm, an array of no axes, accumulated in float64 piece by piece."""
+    if not g.size:
+        return np.zeros_like(g, np.float64, shape=())
+    flat, size = g.reshape(-1), PIECE if device_of(g) == "cpu" else LONG_PIECE
+    pieces = (np.abs(flat[i : i + size], dtype=np.float64) for i in range(0, g.size, size))
     if p == math.inf:
-        return float(max((piece.max() for piece in pieces), default=0.0))
-    return float(sum(np.sum(piece**p) for piece in pieces) ** (1 / p))
+        return np.stack([piece.max() for piece in pieces]).max()
+    return np.stack([(piece**p).sum() for piece in pieces]).sum() ** (1 / p)
