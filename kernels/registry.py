@@ -9,6 +9,8 @@ they first run, so that nothing imports Numba or CuPy before it is needed.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,11 +26,13 @@ from tinyvid.errors import UserError, nearest
 # variant is computed there by its definition.
 TARGETS = {
     "cpu": ("cpu", "reference"),
-    "emulator": ("cuda", "reference"),
-    "cuda": ("cuda",),
+    "emulator": ("cuda", "numba", "reference"),
+    "cuda": ("cuda", "numba"),
 }
 # Variants of these targets run on more than one device, and take it as a keyword.
-_ON_DEVICES = ("cuda",)
+_ON_DEVICES = ("cuda", "numba")
+# Variants of these targets are there to be read, and run only when they are asked for by name.
+_BY_NAME = ("numba",)
 
 _KERNELS: dict[str, Kernel] = {}
 # What `use` asked for: kernel -> variant. Each thread and each task has its own.
@@ -130,29 +134,55 @@ class Kernel:
 
     def select(self, *args: Any, device: str = "cpu") -> Variant:
         """Return the variant that a call with these arguments runs."""
-        targets = TARGETS[check_device(device)]
+        check_device(device)
         wanted = _CHOSEN.get().get(self.name)
         if wanted is not None:
             variant = self.variants[wanted]
-            why = _why_not(variant, args, targets, device)
+            why = _why_not(variant, args, device)
             if why is not None:
                 raise UserError(f"{self.name}: {wanted!r} cannot take this case: {why}")
             return variant
         reasons = ""
         for variant in self.variants.values():
-            why = _why_not(variant, args, targets, device)
-            if why is None and variant.rounds is None:
+            why = _why_not(variant, args, device) or _why_by_name(variant)
+            if why is None:
                 return variant
-            reasons += f"\n  {variant.name}: {why or 'rounds its operands: ask for it by name'}"
+            reasons += f"\n  {variant.name}: {why}"
         raise UserError(f"{self.name}: no variant takes this case on device {device!r}:{reasons}")
 
 
-def _why_not(variant: Variant, args: tuple, targets: tuple[str, ...], device: str) -> str | None:
-    if variant.target not in targets:
-        return f"does not run on device {device!r}"
+def _why_not(variant: Variant, args: tuple, device: str) -> str | None:
+    why = why_not_there(variant.target, device)
+    if why is not None:
+        return why
     if variant.dtypes is not None and args[0].dtype.name not in variant.dtypes:
         return f"takes {' and '.join(variant.dtypes)}, not {args[0].dtype}"
     return variant.unfit(*args) if variant.unfit is not None else None
+
+
+def _why_by_name(variant: Variant) -> str | None:
+    if variant.rounds is not None:
+        return "rounds its operands: ask for it by name"
+    return "is there to be read: ask for it by name" if variant.target in _BY_NAME else None
+
+
+def why_not_there(target: str, device: str) -> str | None:
+    """Return why variants of a target do not run on a device in this process, or None."""
+    if target not in TARGETS[device]:
+        return f"does not run on device {device!r}"
+    if target == "numba" and simulated() != (device == "emulator"):
+        if device == "emulator":
+            return "runs there in Numba's simulator only: set NUMBA_ENABLE_CUDASIM=1 in the shell"
+        return "Numba's simulator is on: unset NUMBA_ENABLE_CUDASIM, or use device 'emulator'"
+    return None
+
+
+def simulated() -> bool:
+    """Return whether Numba's simulator stands in for a GPU in this process."""
+    numba = sys.modules.get("numba")  # which reads the environment once, when it is imported
+    if numba is not None:
+        return bool(numba.config.ENABLE_CUDASIM)
+    return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 
 
 def _moved(x: Any, device: str) -> Any:

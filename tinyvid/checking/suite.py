@@ -26,7 +26,7 @@ from tinyvid.kernels.conv3d.cases import CASES as CONV3D
 from tinyvid.kernels.conv3d.cases import UINT8_CASES
 from tinyvid.kernels.lstm.cases import CASES as LSTM
 from tinyvid.kernels.pool3d.cases import CASES as POOL3D
-from tinyvid.kernels.registry import TARGETS
+from tinyvid.kernels.registry import why_not_there
 from tinyvid.ops.first_layer import conv3d_uint8
 from tinyvid.tensor import Tensor
 
@@ -117,6 +117,10 @@ def jobs(
         raise UserError(f"no operation is called {op!r}.{nearest(str(op), sorted(known))}")
     wanted = [j for j in named if variant in (None, j.variant, j.variant.partition("/")[0])]
     if not wanted:
+        target = str(variant).partition("/")[0]
+        why = why_not_there(target, device) if target == "numba" else None
+        if why is not None:
+            raise UserError(f"variant {variant!r} {why}")
         variants = list(dict.fromkeys(j.variant for j in named))
         raise UserError(
             f"there is no variant {variant!r} of {op or 'any operation'}; there is "
@@ -129,7 +133,7 @@ def _jobs(dtypes: tuple[str, ...], quick: bool, device: str) -> Iterator[Job]:
     done: dict[tuple, Row] = {}
     for kernel in kernels.kernels():
         for variant in kernel.variants.values():
-            if variant.target not in TARGETS[device]:
+            if why_not_there(variant.target, device) is not None:
                 continue
             check = partial(
                 _check_variant,

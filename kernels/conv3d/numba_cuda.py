@@ -1,0 +1,106 @@
+"""3-D convolution in Python, for Numba: the launchers of `numba/*`, steps of the ladder to read.
+
+Kernels are those of `naive.cu` in `numba_naive.py`. They are launched by the same plans, on arrays
+in the same order in memory; the bias and the ReLU on the way out are left to the CUDA C++.
+"""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from functools import partial
+from typing import Any
+
+from tinyvid.errors import UserError
+from tinyvid.geometry import ConvGeometry
+from tinyvid.kernels import conv3d, launch, numba_launch
+from tinyvid.kernels.conv3d import numba_naive
+from tinyvid.kernels.conv3d.cuda import STEPS, members, unfit
+from tinyvid.kernels.conv3d.plan import OUTPUT
+from tinyvid.kernels.operands import channels_first, channels_last, check_device_of, sizes_told
+
+# The members of `geometry.cuh`, in their order; kernels take one as their last argument.
+Geometry = namedtuple(
+    "Geometry",
+    "N C D H W K T R S Z P Q stride_d stride_h stride_w padding_d padding_h padding_w "
+    "dilation_d dilation_h dilation_w groups",
+)
+KERNELS = {"naive": numba_naive}
+
+
+def fprop(
+    x: Any, w: Any, geometry: ConvGeometry, *, step: str = "naive", device: str = "cuda"
+) -> Any:
+    """Return y, `N K Z P Q`, channels-last in memory.
+
+    Args:
+        x: `N C D H W`. w: `K C/groups T R S`. Both float32 or both float64, CuPy arrays for a
+            GPU and NumPy arrays for the simulator.
+        geometry: from `tinyvid.geometry.conv_geometry`.
+        step: of the ladder, a key of `KERNELS`.
+        device: `cuda`, or `emulator` where Numba's simulator is on.
+
+    Raises:
+        UserError: shapes, dtypes or devices do not fit, the step cannot take the geometry, or
+            there is not enough memory.
+    """
+    return _run("fprop", (x, w), geometry, step, device)
+
+
+def dgrad(
+    gy: Any, w: Any, geometry: ConvGeometry, *, step: str = "naive", device: str = "cuda"
+) -> Any:
+    """Return gx, `N C D H W`, from gy, `N K Z P Q`, and w; otherwise as `fprop`."""
+    return _run("dgrad", (gy, w), geometry, step, device)
+
+
+def wgrad(
+    gy: Any, x: Any, geometry: ConvGeometry, *, step: str = "naive", device: str = "cuda"
+) -> Any:
+    """Return gw, `K C/groups T R S`, from gy, `N K Z P Q`, and x; otherwise as `fprop`."""
+    return _run("wgrad", (gy, x), geometry, step, device)
+
+
+# What the registry names: a pass at a step.
+naive_fprop, naive_dgrad, naive_wgrad = (
+    partial(pass_, step="naive") for pass_ in (fprop, dgrad, wgrad)
+)
+
+
+def _run(
+    pass_: str, arrays: tuple[Any, Any], geometry: ConvGeometry, step: str, device: str
+) -> Any:
+    name = f"conv3d_{pass_}"
+    getattr(conv3d, pass_).check(*arrays, geometry)
+    if step not in KERNELS:
+        raise UserError(f"step={step!r}: the steps for Numba are {', '.join(KERNELS)}")
+    check_device_of(name, arrays, device)
+    dtype = arrays[0].dtype
+    why = unfit(step, pass_, geometry, dtype)
+    if why is not None:
+        raise UserError(f"{name}: 'numba/{step}' cannot take this case: {why}")
+
+    N, channels, *sizes = getattr(geometry, OUTPUT[pass_])
+    shape = (N, *sizes, channels)  # in memory
+    taken = {
+        "operands": [(array.shape, dtype) for array in arrays],
+        "a result": [(shape, dtype)],
+    }
+    with sizes_told(name, f"numba/{step}", taken):
+        operands = [channels_last(array, device) for array in arrays]
+        out = launch.empty(shape, dtype, device)
+    if not geometry.x[0]:  # no clips: an empty result, or sums of nothing
+        out[...] = 0
+        return channels_first(out)
+    plan = STEPS[step].plan(pass_, geometry, dtype)
+    numba_launch.run(
+        getattr(KERNELS[step], f"{name}_{step}"),
+        plan.blocks,
+        plan.threads,
+        operands,
+        [out],
+        Geometry(**members(geometry)),
+        *plan.args,
+        device=device,
+        shared=plan.shared,
+    )
+    return channels_first(out)
