@@ -248,7 +248,7 @@ def _run(
         if several is not None:
             several(module, pass_, geometry, plan, operands, of_pass, target, workspace)
         else:
-            args = [*operands, *of_pass, target, *map(np.int32, plan.args)]
+            args = [*operands, *of_pass, target, *workspace, *map(np.int32, plan.args)]
             kernel = module.get_function(f"conv3d_{pass_}_{step}")
             kernel((plan.blocks,), (plan.threads,), args, shared_mem=plan.shared)
     if plan.slices > 1:

@@ -12,7 +12,7 @@ from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels import launch
 from tinyvid.kernels.conv3d import cuda
-from tinyvid.kernels.conv3d.plan import BLOCKS, SLAB, Plan, product_columns, tiles
+from tinyvid.kernels.conv3d.plan import BLOCKS, SLICE, Plan, product_columns, tiles
 from tinyvid.kernels.operands import (
     channels_first,
     channels_last,
@@ -44,7 +44,7 @@ def plan(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
     cells = geometry.x[0] * math.prod(geometry.y[2:])
     of_rows = cells if pass_ == "fprop" else math.prod(geometry.w[1:])
     blocks = tiles(of_rows, rows) * tiles(K, width * chunk)
-    slices = 1 if pass_ == "fprop" else max(1, min(BLOCKS // blocks, tiles(cells, SLAB)))
+    slices = 1 if pass_ == "fprop" else max(1, min(BLOCKS // blocks, tiles(cells, SLICE)))
     return Plan(
         blocks * slices,
         256 if width == 32 else 128,

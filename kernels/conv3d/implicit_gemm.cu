@@ -6,8 +6,9 @@
 // - Global memory is read in chunks of 128 bits along channels, by `cp.async` straight into shared
 //   memory: fewer instructions, and no registers held while a load is under way.
 // - Two stages: while one is multiplied, the next is on its way.
-// - The sum is cut into slabs of 128 terms, and each slab added to the total in the output: a
-//   plain float32 sum of thousands of terms would lose too many digits (product.cuh).
+// - The sum is cut into slabs of 96 terms, and each slab added to the total in the output, beside
+//   which lies what rounding took from it: a plain float32 sum of thousands of terms would lose too
+//   many digits (product.cuh).
 // - It is also cut into slices, one for each block, where there are few outputs (wgrad, and
 //   layers of small images), so that the whole GPU has work; slices.cuh adds them in order.
 //
@@ -252,16 +253,19 @@ __device__ __forceinline__ void write(REAL* to, const REAL (&from)[N], int count
   }
 }
 
-// Writes a slab's sums, or adds them to what the slabs before have left there.
+// Writes a slab's sums, or adds them to what the slabs before have left there: the total so far in
+// `out`, and what it has lost in `lost`, which nobody looks at where one slab is all there is.
 template <class Problem>
 __device__ __forceinline__ void store(const Problem& problem, int slab,
                                       const REAL (&sums)[ROWS_EACH][COLUMNS_EACH],
-                                      const REAL* bias, int relu, REAL* out) {
+                                      const REAL* bias, int relu, REAL* out, REAL* lost) {
   // A thread's outputs side by side in memory: a piece of a row, or of a column.
   constexpr int ACROSS = Problem::COLUMNS_AT_ONCE, DOWN = Problem::ROWS_AT_ONCE;
   const Slabs slabs = slabs_of(problem);
+  const bool first = slab == slabs.begin, last = slab + 1 >= slabs.end;
   const Finish finish = {bias, relu != 0};
   out += problem.block.slice * Problem::output_size();
+  lost += problem.block.slice * Problem::output_size();
 #pragma unroll
   for (int i = 0; i < ROWS_EACH; i += DOWN) {
 #pragma unroll
@@ -270,25 +274,32 @@ __device__ __forceinline__ void store(const Problem& problem, int slab,
       const int column = problem.column0 + Problem::B::row(column_part(), j);
       const int count = problem.outputs(row, column);
       if (count <= 0) continue;
-      REAL* to = out + problem.output(row, column);
-      REAL values[DOWN * ACROSS] = {};
-      if (slab > slabs.begin) read(to, values, count, Problem::whole_outputs());
+      const long long to = problem.output(row, column);
+      REAL values[DOWN * ACROSS] = {}, errors[DOWN * ACROSS] = {};
+      if (!first) {
+        read(out + to, values, count, Problem::whole_outputs());
+        read(lost + to, errors, count, Problem::whole_outputs());
+      }
 #pragma unroll
       for (int e = 0; e < DOWN * ACROSS; e++) {
-        values[e] += sums[i + e % DOWN][j + e / DOWN];
-        if (slab + 1 >= slabs.end && problem.block.slices == 1) {
+        Sum total = {values[e], errors[e]};
+        total.add(sums[i + e % DOWN][j + e / DOWN]);
+        values[e] = total.value;
+        errors[e] = total.lost;
+        if (last && problem.block.slices == 1) {
           values[e] = finish(values[e], problem.block.group * Problem::columns() + column);
         }
       }
-      write(to, values, count, Problem::whole_outputs());
+      write(out + to, values, count, Problem::whole_outputs());
+      if (!last) write(lost + to, errors, count, Problem::whole_outputs());
     }
   }
 }
 
-// What all passes do. `out` is the output, or one such array for each slice.
+// What all passes do. `out` is the output, or one such array for each slice, and so is `lost`.
 template <class Problem>
 __device__ __forceinline__ void run(const REAL* first, const REAL* second, const REAL* bias,
-                                    int relu, REAL* out) {
+                                    int relu, REAL* out, REAL* lost) {
   __shared__ typename Problem::A a[2];
   __shared__ typename Problem::B b[2];
   __shared__ typename Problem::Tables tables;
@@ -322,7 +333,7 @@ __device__ __forceinline__ void run(const REAL* first, const REAL* second, const
     }
     // Where the outputs are is worked out anew, so that no register holds it in the loop above.
     const Problem again(first, second, opaque(blockIdx.x));
-    store(again, slab, sums, bias, relu, out);
+    store(again, slab, sums, bias, relu, out, lost);
     more = slab + 1 < slabs_of(again).end;
   }
 }
@@ -330,12 +341,12 @@ __device__ __forceinline__ void run(const REAL* first, const REAL* second, const
 #define ENTRY extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
 
 ENTRY conv3d_fprop_implicit_gemm(const REAL* x, const REAL* w, const REAL* bias, int relu,
-                                 REAL* y) {
-  run<Correlation<true>>(x, w, bias, relu, y);
+                                 REAL* y, REAL* lost) {
+  run<Correlation<true>>(x, w, bias, relu, y, lost);
 }
-ENTRY conv3d_dgrad_implicit_gemm(const REAL* gy, const REAL* w, REAL* gx) {
-  run<Correlation<false>>(gy, w, nullptr, 0, gx);
+ENTRY conv3d_dgrad_implicit_gemm(const REAL* gy, const REAL* w, REAL* gx, REAL* lost) {
+  run<Correlation<false>>(gy, w, nullptr, 0, gx, lost);
 }
-ENTRY conv3d_wgrad_implicit_gemm(const REAL* gy, const REAL* x, REAL* gw) {
-  run<FilterGradient>(x, gy, nullptr, 0, gw);
+ENTRY conv3d_wgrad_implicit_gemm(const REAL* gy, const REAL* x, REAL* gw, REAL* lost) {
+  run<FilterGradient>(x, gy, nullptr, 0, gw, lost);
 }

@@ -13,7 +13,8 @@ from tinyvid.geometry import ConvGeometry, Ints
 BLOCKS = 264
 # What a pass puts out, as the geometry names its shape.
 OUTPUT = {"fprop": "y", "dgrad": "x", "wgrad": "w"}
-SLAB = 256  # terms of a sum, the fewest that a slice of it has
+SLICE = 256  # terms of a sum, the fewest that a slice of it has
+SLAB = 96  # terms that are summed up before they are added to the total, as in `product.cuh`
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Plan:
         slices: parts of the sum, each with a workspace as large as the output.
         constants: what is compiled in, beside the type and the geometry.
         args: numbers that the kernel takes after its arrays.
-        workspace: shapes of the arrays that a step of several kernels needs in between.
+        workspace: shapes of the arrays that the kernels need beside; a step of one kernel takes
+            them after its output.
     """
 
     blocks: int
@@ -35,6 +37,15 @@ class Plan:
     constants: Mapping[str, object] = field(default_factory=dict)
     args: tuple[int, ...] = ()
     workspace: tuple[Ints, ...] = ()
+
+
+def lost(pass_: str, geometry: ConvGeometry, terms: int, slices: int) -> Ints:
+    """Return the shape of what rounding has taken from totals so far, see `product.cuh`.
+
+    It is that of the output, or of its slices, in memory; nothing where a slice is one slab.
+    """
+    N, channels, *sizes = getattr(geometry, OUTPUT[pass_])
+    return (slices, N, *sizes, channels) if tiles(terms, SLAB) > slices else (0,)
 
 
 def tiles(count: int, size: int) -> int:

@@ -17,10 +17,10 @@ constexpr int COLUMNS_EACH = COLUMNS < 16 * CHUNK ? CHUNK : 2 * CHUNK;
 constexpr int COLUMN_PARTS = COLUMNS / COLUMNS_EACH;
 constexpr int THREADS = ROW_PARTS * COLUMN_PARTS;  // 256, or 128
 
-// Stages of a slab, an even number: so many are summed up before they are added to the total. A
-// float32 sum of n products of unit variance is off by about 2e-8 n, its worst of a million by
-// some 1e-7 n; cut into slabs of 128 terms, the error grows with sqrt(n) only.
-constexpr int SLAB = 128 / DEPTH;
+// Stages of a slab, an even number: so many are summed up before they are added to the total, which
+// keeps what rounding takes from it (sum.cuh). So only within a slab do errors grow: its worst of a
+// million sums of n products of unit variance is off by less than 1.7e-6 sqrt(n), for any n.
+constexpr int SLAB = 96 / DEPTH;
 static_assert(COLUMN_PARTS % 8 == 0, "a warp is eight threads wide");
 
 __device__ __forceinline__ int row_part() {

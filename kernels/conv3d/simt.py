@@ -11,8 +11,9 @@ from tinyvid.geometry import ConvGeometry, Ints
 from tinyvid.kernels.conv3d.plan import (
     BLOCKS,
     OUTPUT,
-    SLAB,
+    SLICE,
     Plan,
+    lost,
     matrix_product,
     product_columns,
     tiles,
@@ -40,7 +41,11 @@ def tiled(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
         cells, summed, columns, halo = geometry.x, group_K, group_C, _over(box, geometry)
     # As many channels at a time as there is room for; 17 is the filter's pitch in shared memory.
     each = (math.prod(halo) + 17 * math.prod(geometry.w[2:])) * dtype.itemsize
-    chunk = next((n for n in (16, 8, 4, 2) if n < 2 * summed and n * each <= _SHARED), 1)
+    # A line of taps is summed up plainly, so it has not too many terms.
+    most = max(1, min(16, 64 // geometry.w[4]))
+    chunk = next(
+        (n for n in (16, 8, 4, 2) if n < 2 * summed and n * each <= _SHARED and n <= most), 1
+    )
     blocks = cells[0] * math.prod(map(tiles, cells[2:], box)) * geometry.groups
     shared = _fitting(chunk * each, geometry)
     return Plan(blocks * tiles(columns, 16), _THREADS, shared, args=(chunk,))
@@ -87,6 +92,12 @@ def implicit_gemm(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
     row_tiles, columns, terms = matrix_product(pass_, geometry, rows, depth, chunk)
     width = product_columns(columns, chunk)
     blocks = row_tiles * tiles(columns, width * chunk) * geometry.groups
-    slices = max(1, min(BLOCKS // blocks, tiles(terms, SLAB)))
+    slices = max(1, min(BLOCKS // blocks, tiles(terms, SLICE)))
     threads = 256 if width == 32 else 128
-    return Plan(blocks * slices, threads, 0, slices, {"TILE_COLUMNS": width * chunk})
+    return Plan(
+        blocks * slices,
+        threads,
+        slices=slices,
+        constants={"TILE_COLUMNS": width * chunk},
+        workspace=(lost(pass_, geometry, terms, slices),),
+    )

@@ -2,6 +2,7 @@
 // order: the result is the same in every run, as it would not be with atomics.
 #pragma once
 #include "../common.cuh"
+#include "sum.cuh"
 
 // What is done to an output on its way out: fprop adds a bias and takes the ReLU where asked.
 struct Finish {
@@ -19,7 +20,7 @@ extern "C" __global__ void conv3d_sum_slices(const REAL* __restrict__ partial, i
                                              REAL* __restrict__ out, long long count) {
   const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= count) return;
-  REAL sum = 0;
-  for (int slice = 0; slice < slices; slice++) sum += partial[slice * count + i];
-  out[i] = Finish{bias, relu != 0}(sum, bias != nullptr ? int(i % columns) : 0);
+  Sum sum;
+  for (int slice = 0; slice < slices; slice++) sum.add(partial[slice * count + i]);
+  out[i] = Finish{bias, relu != 0}(sum.value, bias != nullptr ? int(i % columns) : 0);
 }

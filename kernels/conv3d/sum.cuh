@@ -1,5 +1,6 @@
-// A sum of many terms that keeps what rounding takes from it (Kahan, 1965): a plain sum of float32
-// loses a digit for each factor of a hundred or so in the number of terms.
+// A sum of many terms that keeps what rounding takes from it (Kahan, "Further remarks on reducing
+// truncation errors", Communications of the ACM 8 (1), 1965): a plain sum of n terms of unit
+// variance in float32 is off by about 2e-8 n, and its worst of a million by eight times as much.
 #pragma once
 
 struct Sum {

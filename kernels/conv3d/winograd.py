@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, Ints
-from tinyvid.kernels.conv3d.plan import BLOCKS, SLAB, Plan, product_columns, tiles
+from tinyvid.kernels.conv3d.plan import BLOCKS, SLICE, Plan, product_columns, tiles
 
 # About so many bytes hold the transforms of some tiles; then come the next tiles. It decides how
 # sums over tiles are cut, so it does not depend on the GPU at hand.
@@ -46,7 +46,7 @@ def plan(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
     if pass_ == "wgrad":
         columns = product_columns(C, chunk)
         blocks = batches * tiles(K, rows) * tiles(C, columns * chunk)
-        slices = max(1, min(BLOCKS // blocks, tiles(count, SLAB)))
+        slices = max(1, min(BLOCKS // blocks, tiles(count, SLICE)))
         workspace = (
             (_FREQUENCIES, groups, count, K),
             (_FREQUENCIES, groups, count, C),
