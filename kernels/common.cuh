@@ -26,11 +26,18 @@ __device__ __forceinline__ Double4 load4(const double* p) {
   const double2 low = load2(p), high = load2(p + 2);
   return {low.x, low.y, high.x, high.y};
 }
-__device__ __forceinline__ void store2(float* p, float2 v) { *reinterpret_cast<float2*>(p) = v; }
-__device__ __forceinline__ void store2(double* p, double2 v) {
-  *reinterpret_cast<double2*>(p) = v;
+// Stores are to global memory, and PTX: the compiler splits those of C++ where it sees fit.
+__device__ __forceinline__ void store2(float* p, float2 v) {
+  asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(p), "f"(v.x), "f"(v.y) : "memory");
 }
-__device__ __forceinline__ void store4(float* p, float4 v) { *reinterpret_cast<float4*>(p) = v; }
+__device__ __forceinline__ void store2(double* p, double2 v) {
+  asm volatile("st.global.v2.f64 [%0], {%1, %2};" ::"l"(p), "d"(v.x), "d"(v.y) : "memory");
+}
+__device__ __forceinline__ void store4(float* p, float4 v) {
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(p), "f"(v.x), "f"(v.y), "f"(v.z),
+               "f"(v.w)
+               : "memory");
+}
 __device__ __forceinline__ void store4(double* p, Double4 v) {
   store2(p, make_double2(v.x, v.y));
   store2(p + 2, make_double2(v.z, v.w));

@@ -11,7 +11,11 @@ KERNELS = Path(__file__).parent
 
 # Folder -> a function that yields (name, callable) for each launch of one of its files. It loads
 # the file through `launch.load`, so that a copy may stand in for it.
-LAUNCHES = {"conv3d": "tinyvid.kernels.conv3d.launches:launches"}
+LAUNCHES = {
+    "conv3d": "tinyvid.kernels.conv3d.launches:launches",
+    "lstm": "tinyvid.kernels.lstm.launches:launches",
+    "pool3d": "tinyvid.kernels.pool3d.launches:launches",
+}
 
 
 def original_of(file: str | Path) -> Path | None:

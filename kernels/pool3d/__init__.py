@@ -19,6 +19,7 @@ last NaN every other, as in PyTorch.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,27 @@ avg_dgrad = Kernel(
     """,
     _check_avg_dgrad,
 )
+
+
+def _unfit(step: str, pass_: str) -> Callable[..., str | None]:
+    def unfit(*args: Any) -> str | None:
+        from tinyvid.kernels.pool3d import cuda  # only where a GPU or the emulator is asked for
+
+        geometry = next(arg for arg in args if isinstance(arg, PoolGeometry))
+        return cuda.unfit(step, pass_, geometry)
+
+    return unfit
+
+
 for _kernel in (max_fprop, max_dgrad, max_gather, avg_fprop, avg_dgrad):
     _function = f"{_kernel.op.removesuffix('_pool3d')}_{_kernel.pass_}"
     _kernel.add("cpu/channels_last", f"tinyvid.kernels.pool3d.cpu:{_function}")
+    # Steps of the ladder in CUDA C++, the one to prefer first.
+    _steps = ("four_channels", "naive")
+    for _step in ("disjoint_windows", *_steps) if _kernel.pass_ == "dgrad" else _steps:
+        _kernel.add(
+            f"cuda/{_step}",
+            f"tinyvid.kernels.pool3d.cuda:{_step}_{_function}",
+            unfit=_unfit(_step, _function),
+        )
     _kernel.add("reference", f"tinyvid.kernels.pool3d.reference:{_function}")
