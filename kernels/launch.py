@@ -115,6 +115,21 @@ def write_global(module: Any, name: str, value: np.ndarray) -> None:
     module.get_global(name).copy_from_host(value.ctypes.data, value.nbytes)
 
 
+def with_shared(kernel: Any, size: int) -> Any:
+    """Return the kernel, ready for launches with so many bytes of dynamic shared memory.
+
+    A GPU gives more than 48 KiB only to a kernel that has asked for it.
+    """
+    if size > 48 * 1024:
+        kernel.max_dynamic_shared_size_bytes = size
+    return kernel
+
+
+def multiprocessors() -> int:
+    """Return how many multiprocessors the current GPU has."""
+    return int(_cupy().cuda.Device().attributes["MultiProcessorCount"])
+
+
 def empty(shape: Sequence[int], dtype: Any, device: str) -> Any:
     """Return a new array that a kernel is to fill.
 

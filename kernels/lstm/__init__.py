@@ -15,6 +15,7 @@ n untouched, and its rows of h, c and gates, and later of gx, are 0. With `rever
 is read from its own last valid step to its first; outputs stay at the step that they belong to.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,27 @@ bprop = Kernel(
     """,
     _check_bprop,
 )
+
+
+def _unfit(step: str, pass_: str) -> Callable[..., str | None]:
+    def unfit(*args: Any) -> str | None:
+        from tinyvid.kernels.lstm import cuda  # only where a GPU or the emulator is asked for
+
+        x, _, w_hh = args[:3] if pass_ == "fprop" else args[2:5]
+        return cuda.unfit(step, pass_, x, w_hh)
+
+    return unfit
+
+
+# Steps of the ladder in CUDA C++, the one to prefer first.
+_STEPS = ("persistent", "fused_step", "naive")
+
 for _kernel in (fprop, bprop):
     _kernel.add("cpu/fused_step", f"tinyvid.kernels.lstm.cpu:{_kernel.pass_}")
+    for _step in _STEPS:
+        _kernel.add(
+            f"cuda/{_step}",
+            f"tinyvid.kernels.lstm.cuda:{_step}_{_kernel.pass_}",
+            unfit=_unfit(_step, _kernel.pass_),
+        )
     _kernel.add("reference", f"tinyvid.kernels.lstm.reference:{_kernel.pass_}")

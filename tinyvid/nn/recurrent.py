@@ -102,7 +102,7 @@ class LSTM(Module):
             if self.bias:
                 weights += [getattr(self, name + suffix) for name in ("bias_ih", "bias_hh")]
             else:
-                zeros = Tensor(np.zeros(4 * self.hidden_size, weights[-1].dtype))
+                zeros = Tensor(np.zeros_like(weights[-1].data, shape=4 * self.hidden_size))
                 weights += [zeros, zeros]
         return weights
 
