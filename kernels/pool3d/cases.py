@@ -77,6 +77,8 @@ CASES = [
     Case("divisor given", (2, 3, 4, 5, 6), (2, 2, 3), (1, 2, 2), (1, 0, 1), divisor_override=-3),
     Case("many channels", (1, 67, 3, 4, 5), (2, 3, 2), (1, 1, 1), (1, 1, 1)),
     # Multiples of four channels, which some variants take at a time.
+    Case("four channels", (1, 4, 2, 3, 4), (2, 2, 2)),
+    Case("four channels of few cells, overlap", (1, 4, 3, 2, 4), (2, 2, 3), (1, 1, 2), (0, 1, 1)),
     Case("eight channels", (2, 8, 4, 6, 8), (2, 2, 2)),
     Case("twelve channels, frames apart", (1, 12, 3, 5, 7), (1, 2, 2)),
     Case("four channels, overlap", (2, 4, 5, 6, 7), (3, 3, 3), (2, 1, 2), (1, 1, 1)),
