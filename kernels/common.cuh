@@ -45,20 +45,21 @@ __device__ __forceinline__ void store4(double* p, Double4 v) {
 
 // ---- the barrier of the grid ------------------------------------------------------------------
 // All threads of all blocks meet. The launch must be cooperative, so that all blocks are on the
-// GPU at once. Arrivals are counted and never set back: the n-th barrier opens at n times the
-// number of blocks, which 64 bits hold for ever.
+// GPU at once. Each barrier adds 2^31 to a counter: every block 1, but the first, which adds the
+// rest. So the top bit turns over when the last block arrives, however many there are, and the
+// bits below it are 0 again.
 
-__device__ unsigned long long grid_arrivals;
+__device__ unsigned grid_arrivals;
 
 __device__ __forceinline__ void grid_sync() {
+  constexpr unsigned TOP = 1u << 31;
   __threadfence();
   __syncthreads();  // all threads of the block have arrived, and what they wrote can be seen
   if (threadIdx.x == 0 && threadIdx.y == 0 && threadIdx.z == 0) {
-    const unsigned long long blocks =
-        static_cast<unsigned long long>(gridDim.x) * gridDim.y * gridDim.z;
-    const unsigned long long mine = atomicAdd(&grid_arrivals, 1ULL);
-    const unsigned long long open = (mine / blocks + 1) * blocks;
-    while (atomicAdd(&grid_arrivals, 0ULL) < open) {
+    const unsigned blocks = gridDim.x * gridDim.y * gridDim.z;
+    const bool first = blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0;
+    const unsigned before = atomicAdd(&grid_arrivals, first ? TOP - (blocks - 1) : 1u);
+    while (((atomicAdd(&grid_arrivals, 0u) ^ before) & TOP) == 0) {
     }
     __threadfence();
   }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +12,14 @@ from tinyvid.kernels.lstm import cuda, reference
 from tinyvid.kernels.lstm.cases import CASES, Case
 
 
-def arguments(pass_: str, case: Case, dtype: np.dtype | type = np.float32) -> tuple:
+def arguments(pass_: str, case: Case, dtype: Any = np.float32) -> tuple[Any, ...]:
     """Return random arguments of a pass."""
     rng = np.random.default_rng(0)
     N, L, inputs, H = case.batch, case.steps, case.inputs, case.hidden
     shapes = [(N, L, inputs), (4 * H, inputs), (4 * H, H), (4 * H,), (N, H), (N, H)]
     arrays = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
     lengths = None if case.lengths is None else np.array(case.lengths, np.int64)
-    given = (*arrays, lengths, case.reverse)
+    given: tuple[Any, ...] = (*arrays, lengths, case.reverse)
     if pass_ == "fprop":
         return given
     gh, gc = rng.standard_normal((2, N, L, H)).astype(dtype)
