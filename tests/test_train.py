@@ -28,6 +28,7 @@ from tinyvid.runs import Run, build_model, resolved
 from tinyvid.train import (
     Listener,
     _better,
+    _draw,
     check_same_config,
     check_same_videos,
     fit,
@@ -103,6 +104,13 @@ def test_a_run_leaves_everything_behind(finished):
     about = (folder / "run.json").read_text()
     for word in ("tinyvid", "numpy", "numba", "av", "python", "platform", "seed"):
         assert f'"{word}"' in about
+
+
+def test_the_curves_are_called_by_network_and_data(finished, monkeypatch):
+    titles = []
+    monkeypatch.setattr("tinyvid.train.plot_curves", lambda rows, path, title: titles.append(title))
+    _draw(finished.rows, finished.run)
+    assert titles == ["slow_fusion on verbs"]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(finished, tmp_path):
@@ -404,7 +412,8 @@ def test_the_average_is_that_of_the_weights(tmp_path):
     finally:
         module.Trainer._update_average = original
     assert len(seen) == 2
-    for step, before, weights, after in seen:
+    for step, averages, weights, after in seen:
+        before = {name: t.numpy() for name, t in averages.items()}
         decay = min(0.5, (1 + step) / (10 + step))
         for name, value in weights.items():
             if value.dtype.kind == "f":

@@ -138,7 +138,9 @@ def to_device(array: Any, device: str) -> Any:
         return host.view(EmulatorArray)
     import cupy
 
-    return cupy.asarray(host)
+    # As it lies in memory: CuPy would bring a clip of channels-last memory into C order.
+    order = sorted(range(host.ndim), key=lambda axis: -host.strides[axis])
+    return cupy.asarray(host.transpose(order)).transpose([order.index(i) for i in range(host.ndim)])
 
 
 def add_at(array: Any, index: Any, values: Any) -> None:

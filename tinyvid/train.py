@@ -26,7 +26,7 @@ from tinyvid.errors import UserError
 from tinyvid.evaluate import clip_spec, open_videos
 from tinyvid.parts import split_parts
 from tinyvid.report import plot_curves
-from tinyvid.runs import Run, locked, resolved, write_csv
+from tinyvid.runs import Run, data_name, locked, resolved, write_csv
 from tinyvid.trainer import Trainer
 
 # Keys that may differ between a run and its continuation, because no result depends on them.
@@ -163,9 +163,13 @@ def fit(
             # What overflows becomes NaN or infinity, which stops the run with one sentence.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 best = _train(trainer, rows, best, run, parts, listener)
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(UserError):  # what stopped the run is what to tell
                 _draw(rows, run)
+            if isinstance(error, MemoryError):  # a GPU's too
+                raise UserError(
+                    f"out of memory: {error}; give a smaller run.batch_size, or smaller clips"
+                ) from error
             raise
         _draw(rows, run)
     model, _ = run.model()
@@ -229,7 +233,8 @@ def _train(
 def _draw(rows: list[Row], run: Run) -> None:
     """Draw the curves, if there are any yet."""
     if rows:
-        plot_curves([asdict(row) for row in rows], run.path / "curves.png", run.path.name)
+        title = f"{run.config.model.name} on {data_name(run.config.data.path)}"
+        plot_curves([asdict(row) for row in rows], run.path / "curves.png", title)
 
 
 def describe_skipped(videos: VideoSet) -> str:

@@ -34,7 +34,8 @@ class Trainer:
         self.optimiser = build_optimiser(self.model, config.optim)
         norms = [m for m in self.model.modules() if isinstance(m, BATCH_NORMS)]
         self.norms = [(norm, norm.momentum) for norm in norms]
-        self.average = self.weights() if config.optim.ema is not None else None
+        # On the device that the weights are on.
+        self.average = self.model.state_dict() if config.optim.ema is not None else None
         self.loader = ClipLoader(
             train,
             clip_spec(config),
@@ -70,24 +71,23 @@ class Trainer:
                 tinyvid.tensor(batch.labels, device=c.run.device),
                 label_smoothing=c.optim.label_smoothing,
             )
-            value = float(loss.item())
-            if not math.isfinite(value):
-                raise _diverged("loss", value, epoch, step, lr, run)
             self.optimiser.zero_grad()
             loss.backward()
             longest = math.inf if c.optim.clip_norm is None else c.optim.clip_norm
-            norm = float(optim.clip_grad_norm_(list(self.model.parameters()), longest))
-            if not math.isfinite(norm):
-                raise _diverged("gradient", norm, epoch, step, lr, run)
+            norm = optim.clip_grad_norm_(list(self.model.parameters()), longest)
             self.optimiser.step()
             if self.schedule is not None:
                 self.schedule.step()
             self._update_average(step)
-            count = len(batch.labels)
+            # Only now are numbers read, so that the CPU never waits for a GPU within a step.
+            for what, value in (("loss", loss.item()), ("gradient", norm.item())):
+                if not math.isfinite(value):
+                    raise _diverged(what, value, epoch, step, lr, run)
+            scores, count = logits.numpy(), len(batch.labels)
             # Without the smoothing, so that it can be compared with that of validation.
-            plain = float(cross_entropy(logits.numpy(), batch.labels).mean())
+            plain = float(cross_entropy(scores, batch.labels).mean())
             loss_sum += plain * count
-            hits += int((logits.numpy().argmax(axis=1) == batch.labels).sum())
+            hits += int((scores.argmax(axis=1) == batch.labels).sum())
             clips += count
             listener.step(epoch + 1, i + 1, plain, count)
         return {
@@ -122,20 +122,24 @@ class Trainer:
 
     def tested_weights(self) -> dict[str, np.ndarray]:
         """The weights that validation and `best` use: the running mean, where there is one."""
-        return self.weights() if self.average is None else self.average
+        if self.average is None:
+            return self.weights()
+        return {name: t.numpy() for name, t in self.average.items()}
 
     def state(self) -> dict[str, Any]:
         schedule = None if self.schedule is None else self.schedule.state_dict()
         return {
             "optimiser": self.optimiser.state_dict(),
             "schedule": schedule,
-            "average": self.average,
+            "average": None if self.average is None else self.tested_weights(),
         }
 
     def restore(self, checkpoint: Checkpoint, source: Path) -> None:
         load_weights(self.model, checkpoint.weights, source)
         self.optimiser.load_state_dict(checkpoint.state["optimiser"])
-        self.average = checkpoint.state["average"]
+        average, device = checkpoint.state["average"], self.config.run.device
+        if average is not None:
+            self.average = {name: tinyvid.tensor(a, device=device) for name, a in average.items()}
         if self.schedule is not None:
             self.schedule.load_state_dict(checkpoint.state["schedule"])
 
@@ -154,10 +158,10 @@ class Trainer:
             return
         # Early on the mean is over few steps; a constant decay would hold on to the first weights.
         decay = min(self.config.optim.ema, (1 + step) / (10 + step))
-        for name, value in self.weights().items():
+        for name, value in self.model.state_dict().items():
             if value.dtype.kind == "f":
                 mean = self.average[name]
-                self.average[name] = (mean + (1 - decay) * (value - mean)).astype(value.dtype)
+                self.average[name] = mean + (value - mean) * (1 - decay)
             else:  # a counter of batches
                 self.average[name] = value
 
