@@ -55,7 +55,7 @@ __device__ __forceinline__ void copy_one(double* to, const double* from, bool in
 
 ENTRY conv3d_uint8_fprop(const unsigned char* x, const REAL* w, REAL scale0, REAL scale1,
                          REAL scale2, REAL shift0, REAL shift1, REAL shift2, const REAL* bias,
-                         int relu, REAL* y) {
+                         int relu, REAL* y, REAL* lost) {
   using Columns = Along<COLUMNS, COLUMN_PARTS>;
   __shared__ Rows a[2];
   __shared__ Columns b[2];
@@ -64,9 +64,12 @@ ENTRY conv3d_uint8_fprop(const unsigned char* x, const REAL* w, REAL scale0, REA
   const int column_tiles = tiles(geometry.K, COLUMNS);
   const int row0 = blockIdx.x / column_tiles * ROWS, column0 = blockIdx.x % column_tiles * COLUMNS;
   const int row = threadIdx.x % ROWS, line = threadIdx.x / ROWS;
-  const Place place = place_of(row0 + row, axes);  // where this thread's window begins
+  __shared__ Place places[ROWS];  // where windows begin
+  for (int i = threadIdx.x; i < ROWS; i += THREADS) places[i] = place_of(row0 + i, axes);
+  __syncthreads();  // the places are written before windows are looked into
 
   const auto gather = [&](Rows& rows, int stage) {
+    const Place place = places[row];
     int bytes[TAPS][CHANNELS];  // all on their way before the first is needed
 #pragma unroll
     for (int i = 0; i < TAPS; i += LINES) {
@@ -102,34 +105,41 @@ ENTRY conv3d_uint8_fprop(const unsigned char* x, const REAL* w, REAL scale0, REA
   for (int term = TERMS + line; term < DEPTH; term += LINES) {
     a[0].line[term][row] = a[1].line[term][row] = 0;
   }
-  REAL sums[ROWS_EACH][COLUMNS_EACH] = {};
   const int stages = tiles(taps(), TAPS);
   copy_filter(b[0], 0);
   gather(a[0], 0);
-  for (int stage = 0; stage < stages; stage++) {
-    cp_async_wait<0>();
-    // Every thread's part of this stage is there, and nobody reads the one before any more, which
-    // is overwritten next.
-    __syncthreads();
-    const int now = stage % 2;
-    if (stage + 1 < stages) {
-      copy_filter(b[1 - now], stage + 1);
-      gather(a[1 - now], stage + 1);
+  // The sum is cut into slabs, as in implicit_gemm.cu: a filter of 3 x 3 x 3 taps has one.
+  for (int begin = 0; begin < stages; begin += SLAB) {
+    REAL sums[ROWS_EACH][COLUMNS_EACH] = {};
+    for (int stage = begin; stage < min(stages, begin + SLAB); stage++) {
+      cp_async_wait<0>();
+      // Every thread's part of this stage is there, and nobody reads the one before any more, which
+      // is overwritten next.
+      __syncthreads();
+      const int now = stage % 2;
+      if (stage + 1 < stages) {
+        copy_filter(b[1 - now], stage + 1);
+        gather(a[1 - now], stage + 1);
+      }
+      multiply(a[now], b[now], sums);
     }
-    multiply(a[now], b[now], sums);
-  }
 
-  const Finish finish = {bias, relu != 0};
-  // Where outputs are is worked out now, and held in no register before.
-  const int first = opaque(blockIdx.x) / column_tiles * ROWS;
-#pragma unroll
-  for (int i = 0; i < ROWS_EACH; i++) {
-    const int at = first + Rows::row(row_part(), i);
-    if (at >= axes.rows()) continue;
+    const bool last = begin + SLAB >= stages;
+    const Finish finish = {bias, relu != 0};
+    // Where outputs are is worked out now, and held in no register before.
+    const unsigned block = opaque(blockIdx.x);
+    const int first_row = block / column_tiles * ROWS, first_k = block % column_tiles * COLUMNS;
 #pragma unroll
     for (int j = 0; j < COLUMNS_EACH; j++) {
-      const int k = column0 + Columns::row(column_part(), j);
-      if (k < geometry.K) y[(long long)at * geometry.K + k] = finish(sums[i][j], k);
+      const int k = first_k + Columns::row(column_part(), j);
+#pragma unroll
+      for (int i = 0; i < ROWS_EACH; i++) {
+        const int at = first_row + Rows::row(row_part(), i);
+        if (k >= geometry.K || at >= axes.rows()) continue;
+        const long long to = (long long)at * geometry.K + k;
+        const REAL value = add_slab(sums[i][j], y + to, lost + to, begin == 0, last);
+        y[to] = last ? finish(value, k) : value;
+      }
     }
   }
 }
@@ -139,7 +149,8 @@ ENTRY conv3d_uint8_fprop(const unsigned char* x, const REAL* w, REAL scale0, REA
 // Sums are cut into slices, and these into slabs, as in implicit_gemm.cu; gw is one array K by
 // terms for each slice.
 ENTRY conv3d_uint8_wgrad(const REAL* gy, const unsigned char* x, REAL scale0, REAL scale1,
-                         REAL scale2, REAL shift0, REAL shift1, REAL shift2, REAL* gw) {
+                         REAL scale2, REAL shift0, REAL shift1, REAL shift2, REAL* gw,
+                         REAL* lost) {
   using Columns = Across<COLUMNS, COLUMN_PARTS>;
   __shared__ Rows a[2];
   __shared__ Columns b[2];
@@ -149,7 +160,6 @@ ENTRY conv3d_uint8_wgrad(const REAL* gy, const unsigned char* x, REAL scale0, RE
   const int row_tiles = tiles(terms, ROWS), column_tiles = tiles(geometry.K, COLUMNS);
   const Block block = block_at(blockIdx.x, row_tiles, column_tiles);
   const int row0 = block.row_tile * ROWS, column0 = block.column_tile * COLUMNS;
-  gw += (long long)block.slice * geometry.K * terms;
 
   const int gathered = row0 + threadIdx.x % ROWS, channel = gathered % CHANNELS;
   const Tap tap = tap_number(gathered / CHANNELS, axes);
@@ -202,15 +212,18 @@ ENTRY conv3d_uint8_wgrad(const REAL* gy, const unsigned char* x, REAL scale0, RE
       }
       multiply(a[now], b[now], sums);
     }
+    // Where outputs are is worked out now, and held in no register before.
+    const Block again = block_at(opaque(blockIdx.x), row_tiles, column_tiles);
 #pragma unroll
     for (int j = 0; j < COLUMNS_EACH; j++) {
-      const int k = column0 + Columns::row(column_part(), j);
+      const int k = again.column_tile * COLUMNS + Columns::row(column_part(), j);
 #pragma unroll
       for (int i = 0; i < ROWS_EACH; i++) {
-        const int row = row0 + Rows::row(row_part(), i);
+        const int row = again.row_tile * ROWS + Rows::row(row_part(), i);
         if (k >= geometry.K || row >= terms) continue;
-        REAL* to = gw + ((long long)k * terms + row);
-        *to = slab > slabs.begin ? *to + sums[i][j] : sums[i][j];
+        const long long to = ((long long)again.slice * geometry.K + k) * terms + row;
+        gw[to] = add_slab(sums[i][j], gw + to, lost + to, slab == slabs.begin,
+                          slab + 1 == slabs.end);
       }
     }
   }

@@ -12,7 +12,7 @@ from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels import launch
 from tinyvid.kernels.conv3d import cuda
-from tinyvid.kernels.conv3d.plan import BLOCKS, SLICE, Plan, product_columns, tiles
+from tinyvid.kernels.conv3d.plan import BLOCKS, SLICE, Plan, lost, product_columns, tiles
 from tinyvid.kernels.operands import (
     channels_first,
     channels_last,
@@ -44,12 +44,16 @@ def plan(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
     cells = geometry.x[0] * math.prod(geometry.y[2:])
     of_rows = cells if pass_ == "fprop" else math.prod(geometry.w[1:])
     blocks = tiles(of_rows, rows) * tiles(K, width * chunk)
-    slices = 1 if pass_ == "fprop" else max(1, min(BLOCKS // blocks, tiles(cells, SLICE)))
+    if pass_ == "fprop":  # as many taps in a stage as there is room for
+        slices, terms = 1, tiles(math.prod(geometry.w[2:]), 4 * chunk // CHANNELS) * 4 * chunk
+    else:
+        slices, terms = max(1, min(BLOCKS // blocks, tiles(cells, SLICE))), cells
     return Plan(
         blocks * slices,
         256 if width == 32 else 128,
         slices=slices,
         constants={"TILE_COLUMNS": width * chunk},
+        workspace=(lost(pass_, geometry, terms, slices),),
     )
 
 
@@ -122,12 +126,13 @@ def _run(
     sizes = {
         "operands": [(array.shape, array.dtype) for array in arrays],
         "a result": [(shape, dtype)],
-        "a workspace": [(size, dtype) for size in slices],
+        "a workspace": [(size, dtype) for size in (*slices, *how.workspace)],
     }
     with sizes_told(f"conv3d_uint8_{pass_}", "cuda/first_layer", sizes):
         operands = [channels_last(array, device) for array in arrays]
         out = launch.empty(shape, dtype, device)
         target = launch.empty(slices[0], dtype, device) if slices else out
+        workspace = [launch.empty(size, dtype, device) for size in how.workspace]
         if finish:
             bias, relu = finish
             finish = pointer(dense(bias, device), device), np.int32(relu)
@@ -139,7 +144,8 @@ def _run(
     else:
         with cuda.filled(module, geometry, specialised):
             kernel = module.get_function(f"conv3d_uint8_{pass_}")
-            kernel((how.blocks,), (how.threads,), [*operands, *scale, *shift, *finish, target])
+            args = [*operands, *scale, *shift, *finish, target, *workspace]
+            kernel((how.blocks,), (how.threads,), args)
     if how.slices > 1:
         no_finish = [pointer(None, device), np.int32(0), np.int32(1)]
         module.get_function("conv3d_sum_slices")(

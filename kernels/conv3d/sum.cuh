@@ -11,3 +11,14 @@ struct Sum {
     value = sum;
   }
 };
+
+// Adds the next slab of a sum to its total in memory, and returns it: `lost` has what the total has
+// lost so far, and is looked at only between the first slab and the last.
+__device__ __forceinline__ REAL add_slab(REAL slab, const REAL* total, REAL* lost, bool first,
+                                         bool last) {
+  Sum sum;
+  if (!first) sum = {*total, *lost};
+  sum.add(slab);
+  if (!last) *lost = sum.lost;
+  return sum.value;
+}

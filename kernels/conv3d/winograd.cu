@@ -13,8 +13,8 @@
 //    dgrad   the same of gy, with w turned round and its k and c swapped, padded by 2 - padding
 //    wgrad   gw = G^T [(A gy) . (B^T x)]       summed over tiles
 //
-// Their entries are halves and ones, so rounding costs little: of sums of 8100 terms in float32
-// the error is twice that of the implicit GEMM.
+// Their entries are halves and ones, yet rounding costs more than in the implicit GEMM, since a
+// result is a sum of 64 others, or 27. So sums are cut finer: into stages, and slabs of 64 terms.
 //
 // What is between [ and ] has 64 frequencies. In memory, with the channels of a group padded by
 // zeros to whole chunks, and tiles of 2 x 2 x 2 outputs counted in the order N D H W:
@@ -126,12 +126,13 @@ __device__ __forceinline__ void load(Operand& operand, const REAL* matrix, int r
 }
 
 using Right = Across<COLUMNS, COLUMN_PARTS>;  // the right operand of every product
+constexpr int STAGES = 64 / DEPTH;            // of a slab, an even number
 
 // The matrices of all batches, and a block's tile: columns run fastest, then rows, so that
 // neighbouring blocks share an operand. Of few products the sum is cut into slices.
 struct Products {
   const REAL *left, *right;
-  REAL* out;
+  REAL *out, *lost;
   int rows, terms, columns, row0, column0, slice, slices;
 
   __device__ __forceinline__ void take(unsigned index) {
@@ -146,7 +147,9 @@ struct Products {
     slices = gridDim.x / (unsigned(column_tiles) * row_tiles * batches);
     left += (long long)batch * rows * terms;
     right += (long long)batch * columns * terms;
-    out += ((long long)slice * batches + batch) * rows * columns;
+    const long long matrix = ((long long)slice * batches + batch) * rows * columns;
+    out += matrix;
+    lost += matrix;
   }
 };
 
@@ -157,8 +160,8 @@ __device__ __forceinline__ void store_chunk(double* to, const double (&chunk)[2]
   store2(to, make_double2(chunk[0], chunk[1]));
 }
 
-// Writes a slab's sums, or adds them to what is there.
-template <class A>
+// Writes a slab's sums, or adds them to what is there. Of LONG sums it keeps what they have lost.
+template <class A, bool LONG>
 __device__ __forceinline__ void store(const Products& of, bool add,
                                       const REAL (&sums)[ROWS_EACH][COLUMNS_EACH]) {
 #pragma unroll
@@ -169,19 +172,27 @@ __device__ __forceinline__ void store(const Products& of, bool add,
     for (int j = 0; j < COLUMNS_EACH; j += CHUNK) {
       const int column = of.column0 + Right::row(column_part(), j);
       if (column >= of.columns) continue;  // columns come in whole chunks
-      REAL* to = of.out + (row * of.columns + column);
-      REAL chunk[CHUNK] = {};
-      if (add) load_chunk(to, chunk);
+      const int to = row * of.columns + column;
+      REAL chunk[CHUNK] = {}, errors[CHUNK] = {};
+      if (add) load_chunk(of.out + to, chunk);
+      if (add && LONG) load_chunk(of.lost + to, errors);
 #pragma unroll
-      for (int e = 0; e < CHUNK; e++) chunk[e] += sums[i][j + e];
-      store_chunk(to, chunk);
+      for (int e = 0; e < CHUNK; e++) {
+        Sum total = {chunk[e], errors[e]};
+        total.add(sums[i][j + e]);
+        chunk[e] = total.value;
+        errors[e] = total.lost;
+      }
+      store_chunk(of.out + to, chunk);
+      if (LONG) store_chunk(of.lost + to, errors);
     }
   }
 }
 
 // out[batch][row][column] = sum over terms of left[batch][row, term] * right[batch][term, column],
-// added to what is there if `add`. If the sum is CUT, each slice has such an array of its own.
-template <class A, bool CUT>
+// added to what is there if `add`. A LONG sum is cut into slices, each with such an array of its
+// own, and another for what its totals have lost.
+template <class A, bool LONG>
 __device__ __forceinline__ void multiply_batches(const Products& all, bool add) {
   __shared__ A a[2];
   __shared__ Right b[2];
@@ -191,13 +202,13 @@ __device__ __forceinline__ void multiply_batches(const Products& all, bool add) 
     of.take(blockIdx.x);
   }
   __syncthreads();  // all threads know the tile
-  const int stages = tiles(all.terms, DEPTH), slabs = tiles(stages, SLAB);
-  const int begin = CUT ? slabs * of.slice / of.slices : 0;
-  const int end = CUT ? slabs * (of.slice + 1) / of.slices : slabs;
+  const int stages = tiles(all.terms, DEPTH), slabs = tiles(stages, STAGES);
+  const int begin = LONG ? slabs * of.slice / of.slices : 0;
+  const int end = LONG ? slabs * (of.slice + 1) / of.slices : slabs;
 
   for (int slab = begin; slab < end; slab++) {  // none where the last tiles are too few
-    REAL sums[ROWS_EACH][COLUMNS_EACH] = {};
-    const int first = slab * SLAB, last = min(stages, first + SLAB);
+    REAL total[ROWS_EACH][COLUMNS_EACH] = {};
+    const int first = slab * STAGES, last = min(stages, first + STAGES);
     // Nobody reads the memory of even stages any more: the slab before ended with an odd one.
     load(a[0], of.left, all.rows, all.terms, of.row0, first);
     load(b[0], of.right, all.columns, all.terms, of.column0, first);
@@ -213,27 +224,35 @@ __device__ __forceinline__ void multiply_batches(const Products& all, bool add) 
         load(b[next], of.right, all.columns, all.terms, of.column0, stage + 1);
         cp_async_commit();
       }
+      REAL sums[ROWS_EACH][COLUMNS_EACH] = {};
       multiply(a[stage % 2], b[stage % 2], sums);
+#pragma unroll
+      for (int i = 0; i < ROWS_EACH; i++) {
+#pragma unroll
+        for (int j = 0; j < COLUMNS_EACH; j++) total[i][j] += sums[i][j];
+      }
     }
-    store<A>(of, add || slab > begin, sums);
+    store<A, LONG>(of, add || slab > begin, total);
   }
 }
 
-#define MULTIPLY extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
+// A thread has 64 sums and 64 totals: registers for one block of 256 threads at a time.
+#define MULTIPLY extern "C" __global__ void __launch_bounds__(THREADS, 256 / THREADS)
 
 // Tiles by outputs' channels, summed over inputs' channels.
 MULTIPLY conv3d_fprop_winograd(const REAL* v, const REAL* u, int count, REAL* m) {
   multiply_batches<Along<ROWS, ROW_PARTS>, false>(
-      {v, u, m, count, padded(group_C()), padded(group_K())}, false);
+      {v, u, m, nullptr, count, padded(group_C()), padded(group_K())}, false);
 }
 MULTIPLY conv3d_dgrad_winograd(const REAL* v, const REAL* u, int count, REAL* m) {
   multiply_batches<Along<ROWS, ROW_PARTS>, false>(
-      {v, u, m, count, padded(group_K()), padded(group_C())}, false);
+      {v, u, m, nullptr, count, padded(group_K()), padded(group_C())}, false);
 }
 // K by C, summed over tiles.
-MULTIPLY conv3d_wgrad_winograd(const REAL* gm, const REAL* v, int count, int add, REAL* gu) {
+MULTIPLY conv3d_wgrad_winograd(const REAL* gm, const REAL* v, int count, int add, REAL* gu,
+                               REAL* lost) {
   multiply_batches<Across<ROWS, ROW_PARTS>, true>(
-      {gm, v, gu, padded(group_K()), count, padded(group_C())}, add != 0);
+      {gm, v, gu, lost, padded(group_K()), count, padded(group_C())}, add != 0);
 }
 
 // ---- the output --------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ def plan(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
     """Return the plan of a pass: its launch is that of the products.
 
     `args` are the tiles of a round and, for wgrad, the slices of their sum. `workspace` are
-    the three arrays of `winograd.cu`: of fprop and dgrad the filter, the input and the output;
-    of wgrad the gradient of the output, the input and the gradient of the filter.
+    the arrays of `winograd.cu`: of fprop and dgrad the filter, the input and the output; of wgrad
+    the gradient of the output, the input, the gradient of the filter and what that has lost.
 
     Raises:
         UserError: the filter, the stride or the dilation is another.
@@ -50,7 +50,7 @@ def plan(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
         workspace = (
             (_FREQUENCIES, groups, count, K),
             (_FREQUENCIES, groups, count, C),
-            (slices, _FREQUENCIES, groups, K, C),
+            *2 * ((slices, _FREQUENCIES, groups, K, C),),
         )
     else:
         inputs, outputs = (C, K) if pass_ == "fprop" else (K, C)
@@ -100,7 +100,7 @@ def launch(
     def channels(array: Any) -> int:  # of all groups together, padded as they are in memory
         return array.shape[-3] * array.shape[-1]
 
-    first, second, third = workspace
+    first, second, third, *lost = workspace
     rounds = [(tile, min(count, whole - tile)) for tile in range(0, whole, count)]
     if pass_ != "wgrad":
         transform(f"{name}_filter", math.prod(first.shape[1:]), operands[1], first)
@@ -118,7 +118,7 @@ def launch(
         at = np.int32(tile), np.int32(now)
         transform(f"{name}_gradient", now * channels(first), operands[0], *at, first)
         transform(into_input, now * channels(second), operands[1], *at, second)
-        multiply(now, first, second, at[1], np.int32(tile > 0), third)
+        multiply(now, first, second, at[1], np.int32(tile > 0), third, *lost)
     transform(f"{name}_output", math.prod(geometry.w[:2]), third, np.int32(slices), out)
 
 
