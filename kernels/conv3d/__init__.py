@@ -127,9 +127,10 @@ for _kernel in (fprop, dgrad, wgrad):
             dtypes=("float32",),
             rounds=_rounds,
         )
-    _kernel.add(
-        "numba/naive",
-        f"tinyvid.kernels.conv3d.numba_cuda:naive_{_kernel.pass_}",
-        unfit=_unfit("naive", _kernel.pass_),
-    )
+    for _step in ("tiled", "naive"):
+        _kernel.add(
+            f"numba/{_step}",
+            f"tinyvid.kernels.conv3d.numba_cuda:{_step}_{_kernel.pass_}",
+            unfit=_unfit(_step, _kernel.pass_),
+        )
     _kernel.add("reference", f"tinyvid.kernels.conv3d.reference:{_kernel.pass_}")

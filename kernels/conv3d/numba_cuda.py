@@ -1,7 +1,8 @@
 """3-D convolution in Python, for Numba: the launchers of `numba/*`, steps of the ladder to read.
 
-Kernels are those of `naive.cu` in `numba_naive.py`. They are launched by the same plans, on arrays
-in the same order in memory; the bias and the ReLU on the way out are left to the CUDA C++.
+Kernels are those of `naive.cu` in `numba_naive.py`, of `tiled.cu` in `numba_tiled.py`. They are
+launched by the same plans, on arrays in the same order in memory; the bias and the ReLU on the
+way out are left to the CUDA C++.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Any
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels import conv3d, launch, numba_launch
-from tinyvid.kernels.conv3d import numba_naive
+from tinyvid.kernels.conv3d import numba_naive, numba_tiled
 from tinyvid.kernels.conv3d.cuda import STEPS, members, unfit
-from tinyvid.kernels.conv3d.plan import OUTPUT
+from tinyvid.kernels.conv3d.plan import OUTPUT, tiles
 from tinyvid.kernels.operands import channels_first, channels_last, check_device_of, sizes_told
 
 # The members of `geometry.cuh`, in their order; kernels take one as their last argument.
@@ -24,7 +25,7 @@ Geometry = namedtuple(
     "N C D H W K T R S Z P Q stride_d stride_h stride_w padding_d padding_h padding_w "
     "dilation_d dilation_h dilation_w groups",
 )
-KERNELS = {"naive": numba_naive}
+KERNELS: dict[str, Any] = {"naive": numba_naive, "tiled": numba_tiled}
 
 
 def fprop(
@@ -61,9 +62,8 @@ def wgrad(
 
 
 # What the registry names: a pass at a step.
-naive_fprop, naive_dgrad, naive_wgrad = (
-    partial(pass_, step="naive") for pass_ in (fprop, dgrad, wgrad)
-)
+naive_fprop, naive_dgrad, naive_wgrad = (partial(f, step="naive") for f in (fprop, dgrad, wgrad))
+tiled_fprop, tiled_dgrad, tiled_wgrad = (partial(f, step="tiled") for f in (fprop, dgrad, wgrad))
 
 
 def _run(
@@ -79,28 +79,40 @@ def _run(
     if why is not None:
         raise UserError(f"{name}: 'numba/{step}' cannot take this case: {why}")
 
+    plan = STEPS[step].plan(pass_, geometry, dtype)
     N, channels, *sizes = getattr(geometry, OUTPUT[pass_])
     shape = (N, *sizes, channels)  # in memory
+    slices = (plan.slices, *shape)
     taken = {
         "operands": [(array.shape, dtype) for array in arrays],
         "a result": [(shape, dtype)],
+        "a workspace": [(slices, dtype)] if plan.slices > 1 else [],
     }
     with sizes_told(name, f"numba/{step}", taken):
         operands = [channels_last(array, device) for array in arrays]
         out = launch.empty(shape, dtype, device)
+        target = launch.empty(slices, dtype, device) if plan.slices > 1 else out
     if not geometry.x[0]:  # no clips: an empty result, or sums of nothing
         out[...] = 0
         return channels_first(out)
-    plan = STEPS[step].plan(pass_, geometry, dtype)
     numba_launch.run(
         getattr(KERNELS[step], f"{name}_{step}"),
         plan.blocks,
         plan.threads,
         operands,
-        [out],
+        [target.reshape(slices) if (step, pass_) == ("tiled", "wgrad") else target],
         Geometry(**members(geometry)),
         *plan.args,
         device=device,
         shared=plan.shared,
     )
+    if plan.slices > 1:
+        numba_launch.run(
+            numba_tiled.conv3d_sum_slices,
+            tiles(out.size, plan.threads),
+            plan.threads,
+            [target.reshape(plan.slices, -1)],
+            [out.reshape(-1)],
+            device=device,
+        )
     return channels_first(out)

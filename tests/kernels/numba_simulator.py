@@ -12,9 +12,11 @@ from compare import assert_close
 from conv_checks import PASSES, TAKES, arguments, expected, layouts
 
 from tinyvid import kernels
-from tinyvid.kernels.conv3d import cuda
 from tinyvid.kernels.conv3d import numba_cuda as conv3d
 from tinyvid.kernels.conv3d.cases import CASES as CONV3D
+from tinyvid.kernels.conv3d.cases import ConvCase
+from tinyvid.kernels.conv3d.plan import OUTPUT
+from tinyvid.kernels.numba_launch import cuda, run
 from tinyvid.kernels.registry import simulated
 
 if not simulated():
@@ -23,7 +25,6 @@ if not simulated():
 from numba.cuda.simulator import kernelapi
 from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
 
-by_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda t: t.__name__)
 by_pass = pytest.mark.parametrize("pass_", PASSES)
 
 
@@ -50,6 +51,11 @@ def strict_memory(monkeypatch):
     monkeypatch.setattr(kernelapi.FakeCUDAShared, "__init__", filled)
 
 
+def name(value) -> str:
+    """How a parameter is called in the name of a test."""
+    return getattr(value, "name", str(value))
+
+
 def on_emulator(variant: str, kernel, *args):
     with kernels.use(**{kernel.name: variant}):
         return kernel(*args, device="emulator")
@@ -57,45 +63,49 @@ def on_emulator(variant: str, kernel, *args):
 
 # ---- 3-D convolution -----------------------------------------------------------------------------
 
-# Every way to stride, pad, dilate and group; of little work, as a thread is one of Python.
-NAMES = {
-    "naive": {
-        "float32": (
-            "one_cell_padded filter_is_input pointwise_groups stride_over_filter "
-            "stride_and_dilation same_even_filter groups_stride depthwise padding_over_filter"
-        ),
-        "float64": "all_ones pointwise_stride same_dilated depthwise_twofold",
-    },
+# A thread is one of Python here: a tenth of a second for each hundred of them.
+NAIVE = {
+    "float32": (
+        *("one_cell_padded", "filter_is_input", "pointwise_groups", "stride_over_filter"),
+        *("stride_and_dilation", "same_even_filter", "groups_stride", "padding_over_filter"),
+    ),
+    "float64": ("all_ones", "pointwise_stride", "same_dilated", "depthwise_twofold"),
 }
+# One more than a box of cells, than a tile of channels or taps, than the channels of a chunk.
+TILED = [
+    ConvCase("boxes", (1, 1, 1, 3, 5), (1, 1, 1, 2, 2), padding=(0, 0, 1)),
+    ConvCase("chunks", (1, 17, 1, 1, 2), (2, 17, 1, 1, 2)),
+    ConvCase("columns", (1, 2, 1, 2, 2), (17, 2, 1, 2, 2)),
+    ConvCase("taps", (1, 1, 3, 3, 3), (1, 1, 3, 3, 2), padding=(1, 0, 0)),
+    ConvCase("all", (1, 4, 3, 2, 4), (4, 2, 2, 1, 2), (2, 1, 3), (1, 0, 2), (1, 2, 2), 2),
+]
 CONVOLUTIONS = [
-    pytest.param(step, pass_, case, np.dtype(dtype).type, id=f"{step}-{pass_}-{case.name}-{dtype}")
-    for step, of_dtype in NAMES.items()
-    for dtype, names in of_dtype.items()
-    for case in CONV3D
-    if case.name in names.split()
-    for pass_ in PASSES
+    *[("naive", case, d) for d, names in NAIVE.items() for case in CONV3D if case.name in names],
+    *[("tiled", case, "float32") for case in TILED],
+    ("tiled", TILED[-1], "float64"),
 ]
 
 
-@pytest.mark.parametrize(("step", "pass_", "case", "dtype"), CONVOLUTIONS)
+@pytest.mark.parametrize(("step", "case", "dtype"), CONVOLUTIONS, ids=name)
+@by_pass
 def test_conv3d(step, pass_, case, dtype):
     """On whole numbers sums are exact, so results equal the reference's bit for bit."""
     kernel = getattr(kernels, f"conv3d_{pass_}")
+    dtype = np.dtype(dtype).type
     given = arguments(case, dtype)
     got = on_emulator(f"numba/{step}", kernel, *(given[a] for a in TAKES[pass_]), case.geometry)
     assert_close(got, expected("conv3d", pass_, case, dtype))
     assert np.moveaxis(got, 1, -1).flags.c_contiguous, "the output is not channels-last"
 
 
-@pytest.mark.parametrize("step", conv3d.KERNELS)
 @by_pass
-def test_conv3d_takes_any_order_in_memory(step, pass_):
+def test_conv3d_takes_any_order_in_memory(pass_):
     case = next(case for case in CONV3D if case.name == "pointwise_groups")
     given = arguments(case, np.float32)
     first, second = TAKES[pass_]
     for (_, a), (_, b) in zip(layouts(given[first]), layouts(given[second]), strict=True):
         a.flags.writeable = b.flags.writeable = False
-        got = getattr(conv3d, pass_)(a, b, case.geometry, step=step, device="emulator")
+        got = getattr(conv3d, pass_)(a, b, case.geometry, step="naive", device="emulator")
         assert_close(got, expected("conv3d", pass_, case, np.float32))
 
 
@@ -107,16 +117,42 @@ def test_conv3d_takes_no_clips(step, pass_):
     given = arguments(empty, np.float32)
     arrays = [given[letter] for letter in TAKES[pass_]]
     got = getattr(conv3d, pass_)(*arrays, empty.geometry, step=step, device="emulator")
-    assert_close(got, np.zeros(getattr(empty.geometry, cuda.OUTPUT[pass_]), np.float32))
+    assert_close(got, np.zeros(getattr(empty.geometry, OUTPUT[pass_]), np.float32))
 
 
-def test_sums_keep_what_rounding_takes():
+def test_conv3d_sums_keep_what_rounding_takes():
     """A plain sum of float32 in this order loses every one of the small terms."""
-    case = next(case for case in CONV3D if case.name == "columns_over_block")
-    x = np.full((1, case.x[1], 1, 1, 1), 2.0**-24, np.float32)
+    x = np.full((1, 65, 1, 1, 1), 2.0**-25, np.float32)
     x[:, 0] = 1
-    w = np.ones((1, case.x[1], 1, 1, 1), np.float32)
-    one = type(case)("sum", x.shape, w.shape)
-    for step in conv3d.KERNELS:
-        y = conv3d.fprop(x, w, one.geometry, step=step, device="emulator")
-        assert y[0, 0, 0, 0, 0] == np.float32(1 + 519 * 2.0**-24)
+    case = ConvCase("sum", x.shape, (1, 65, 1, 1, 1))
+    w = np.ones(case.w, np.float32)
+    y = conv3d.fprop(x, w, case.geometry, step="naive", device="emulator")
+    assert y[0, 0, 0, 0, 0] == np.float32(1 + 64 * 2.0**-25)
+    plain = np.float32(1)
+    for term in x[0, 1:, 0, 0, 0]:
+        plain += term
+    assert plain == 1
+
+
+# ---- the strictness itself -----------------------------------------------------------------------
+
+
+def test_strict_memory_notices_faults():
+    @cuda.jit
+    def reads_before_the_start(x, y):
+        y[0] = x[cuda.threadIdx.x - 1]
+
+    @cuda.jit
+    def reads_what_nobody_wrote(x, y):
+        shared = cuda.shared.array(0, y.dtype)
+        if cuda.threadIdx.x == 0:
+            shared[0] = x[0]
+        cuda.syncthreads()
+        y[cuda.threadIdx.x] = shared[cuda.threadIdx.x]
+
+    x, y = np.ones(2, np.float32), np.empty(2, np.float32)
+    with pytest.raises(AssertionError, match="index -1"):
+        run(reads_before_the_start, 1, 2, [x], [y], device="emulator")
+    run(reads_what_nobody_wrote, 1, 2, [x], [y], device="emulator", shared=8)
+    assert y[0] == 1
+    assert np.isnan(y[1])

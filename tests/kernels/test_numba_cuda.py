@@ -46,7 +46,7 @@ def python(*args: str, simulator: bool) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("op", ["conv3d"])
+@pytest.mark.parametrize("op", ["conv3d", "strict"])
 def test_in_the_simulator(op):
     file = "tests/kernels/numba_simulator.py"
     run = python("-m", "pytest", "-q", "-p", "no:cacheprovider", file, "-k", op, simulator=True)
