@@ -162,7 +162,8 @@ ENTRY conv3d_uint8_wgrad(const REAL* gy, const unsigned char* x, REAL scale0, RE
   const int row0 = block.row_tile * ROWS, column0 = block.column_tile * COLUMNS;
 
   const int gathered = row0 + threadIdx.x % ROWS, channel = gathered % CHANNELS;
-  const Tap tap = tap_number(gathered / CHANNELS, axes);
+  Tap tap = tap_number(gathered / CHANNELS, axes);
+  if (gathered >= terms) tap.d = -(1 << 30);  // so far out that it meets no cell
   const REAL scale = channel == 0 ? scale0 : channel == 1 ? scale1 : scale2;
   const REAL shift = channel == 0 ? shift0 : channel == 1 ? shift1 : shift2;
   const auto gather = [&](Rows& rows, int stage) {
@@ -171,7 +172,7 @@ ENTRY conv3d_uint8_wgrad(const REAL* gy, const unsigned char* x, REAL scale0, RE
     for (int i = 0; i < DEPTH / LINES; i++) {
       const Place place = places[stage % SLAB * DEPTH + threadIdx.x / ROWS + LINES * i];
       const unsigned char* from = x + (long long)(place.cell + tap.cell) * CHANNELS;
-      bytes[i] = (gathered < terms) & meets(place, tap, axes) ? from[channel] : -1;
+      bytes[i] = meets(place, tap, axes) ? from[channel] : -1;
     }
 #pragma unroll
     for (int i = 0; i < DEPTH / LINES; i++) {

@@ -39,13 +39,13 @@ class Plan:
     workspace: tuple[Ints, ...] = ()
 
 
-def lost(pass_: str, geometry: ConvGeometry, terms: int, slices: int) -> Ints:
+def lost(pass_: str, geometry: ConvGeometry, terms: int, slices: int, slab: int = SLAB) -> Ints:
     """Return the shape of what rounding has taken from totals so far, see `product.cuh`.
 
     It is that of the output, or of its slices, in memory; nothing where a slice is one slab.
     """
     N, channels, *sizes = getattr(geometry, OUTPUT[pass_])
-    return (slices, N, *sizes, channels) if tiles(terms, SLAB) > slices else (0,)
+    return (slices, N, *sizes, channels) if tiles(terms, slab) > slices else (0,)
 
 
 def tiles(count: int, size: int) -> int:

@@ -25,10 +25,12 @@
 
 // Stages of a slab: 512 terms, whose places are looked up in tables.
 template <class Number> constexpr int SLAB = 512 / DEPTH<Number>;
-// Slabs that are summed up in registers before they are added to the total in the output. A float32
-// sum of n products of unit variance is off by about 2e-8 n, some 3e-8 of the sum of their
-// magnitudes; but one of like signs is off by more the longer it is, by 1e-6 of it for a thousand.
-constexpr int SLABS_A_SUM = 2;
+// What a tensor core adds to a sum it cuts off, it does not round: a sum of a thousand products of
+// like signs would lose 6e-6 of itself in TF32. So it sums up four stages only, 64 terms or 128 of
+// bf16; such sums are added up in registers, and after 1024 terms to the total in the output, which
+// keeps what rounding takes from it (sum.cuh).
+constexpr int STAGES_A_SUM = 4;
+constexpr int SLABS_A_TOTAL = 2;
 
 // Channels of a group as they lie in memory once rounded.
 template <class Number> __device__ __forceinline__ int padded(int channels) {
@@ -258,13 +260,15 @@ template <class Problem> __device__ __forceinline__ Slabs slabs_of(const Problem
   return {tiles(problem.stages(), SLAB<typename Problem::Type>), problem.block};
 }
 
-// Writes sums, or adds them to what is there already; the last ones are finished.
+// Writes sums, or adds them to what is there already; the last ones of whole sums are finished.
 template <class Problem>
-__device__ __forceinline__ void store(const Problem& problem, bool add, bool last,
-                                      const Sums& sums, const float* bias, int relu, float* out) {
+__device__ __forceinline__ void store(const Problem& problem, bool first, bool last,
+                                      const Sums& sums, const float* bias, int relu, float* out,
+                                      float* lost) {
   const Finish finish = {bias, relu != 0};
-  last &= problem.block.slices == 1;
+  const bool whole = last && problem.block.slices == 1;
   out += problem.block.slice * Problem::output_size();
+  lost += problem.block.slice * Problem::output_size();
 #pragma unroll
   for (int i = 0; i < WARP_ROWS / 16; i++) {
 #pragma unroll
@@ -275,21 +279,35 @@ __device__ __forceinline__ void store(const Problem& problem, bool add, bool las
       for (int j = 0; j < WARP_COLUMNS / 8; j++) {
         const int column = problem.column0 + column_of(j, r);
         if (column >= Problem::columns()) continue;
-        float* to = out + row + column * problem.column_step();
-        float value = sums[i][j][r];
-        if (add) value += *to;
-        if (last) value = finish(value, problem.block.group * Problem::columns() + column);
-        *to = value;
+        const long long to = row + column * problem.column_step();
+        float value = add_slab(sums[i][j][r], out + to, lost + to, first, last);
+        if (whole) value = finish(value, problem.block.group * Problem::columns() + column);
+        out[to] = value;
       }
     }
   }
 }
 
-// `out` is the output, or one such array for each slice.
+// Adds short sums to long ones, and begins anew.
+__device__ __forceinline__ void add(Sums& sums, Sums& total) {
+#pragma unroll
+  for (int i = 0; i < WARP_ROWS / 16; i++) {
+#pragma unroll
+    for (int j = 0; j < WARP_COLUMNS / 8; j++) {
+#pragma unroll
+      for (int r = 0; r < 4; r++) {
+        total[i][j][r] += sums[i][j][r];
+        sums[i][j][r] = 0;
+      }
+    }
+  }
+}
+
+// `out` is the output, or one such array for each slice, and so is `lost`.
 template <class Problem>
 __device__ __forceinline__ void run(const typename Problem::Type* first,
                                     const typename Problem::Type* second, const float* bias,
-                                    int relu, float* out) {
+                                    int relu, float* out, float* lost) {
   __shared__ typename Problem::A a[2];
   __shared__ typename Problem::B b[2];
   __shared__ typename Problem::Tables tables;
@@ -298,7 +316,7 @@ __device__ __forceinline__ void run(const typename Problem::Type* first,
   // Once at least: where there is nothing to sum up, the outputs are zero.
   for (bool more = true; more;) {
     const int begun = slab;
-    Sums sums = {};
+    Sums sums = {}, total = {};
     do {
       const Problem problem(first, second, opaque(blockIdx.x));
       const int begin = slab * SLAB<Number>;
@@ -323,37 +341,41 @@ __device__ __forceinline__ void run(const typename Problem::Type* first,
           cp_async_commit();
         }
         multiply<Number>(a[now], b[now], sums);
+        if (stage % STAGES_A_SUM == STAGES_A_SUM - 1 || stage + 1 == count) add(sums, total);
       }
       slab++;
       more = slab < slabs_of(problem).end;
-    } while (more && (slab - begun) % SLABS_A_SUM != 0);
+    } while (more && (slab - begun) % SLABS_A_TOTAL != 0);
     // Where the outputs are is worked out anew, so that no register holds it in the loop above.
     const Problem again(first, second, opaque(blockIdx.x));
-    store(again, begun > slabs_of(again).begin, !more, sums, bias, relu, out);
+    store(again, begun == slabs_of(again).begin, !more, total, bias, relu, out, lost);
   }
 }
 
 // ---- the kernels --------------------------------------------------------------------------------
 
-#define ENTRY extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
+// A thread has 64 short sums and 64 long ones: registers for one block of 256 threads at a time.
+#define ENTRY extern "C" __global__ void __launch_bounds__(THREADS, 256 / THREADS)
 
-ENTRY conv3d_fprop_tf32(const Tf32* x, const Tf32* w, const float* bias, int relu, float* y) {
-  run<Correlation<Tf32, true>>(x, w, bias, relu, y);
+ENTRY conv3d_fprop_tf32(const Tf32* x, const Tf32* w, const float* bias, int relu, float* y,
+                        float* lost) {
+  run<Correlation<Tf32, true>>(x, w, bias, relu, y, lost);
 }
-ENTRY conv3d_dgrad_tf32(const Tf32* gy, const Tf32* w, float* gx) {
-  run<Correlation<Tf32, false>>(gy, w, nullptr, 0, gx);
+ENTRY conv3d_dgrad_tf32(const Tf32* gy, const Tf32* w, float* gx, float* lost) {
+  run<Correlation<Tf32, false>>(gy, w, nullptr, 0, gx, lost);
 }
-ENTRY conv3d_wgrad_tf32(const Tf32* gy, const Tf32* x, float* gw) {
-  run<FilterGradient<Tf32>>(x, gy, nullptr, 0, gw);
+ENTRY conv3d_wgrad_tf32(const Tf32* gy, const Tf32* x, float* gw, float* lost) {
+  run<FilterGradient<Tf32>>(x, gy, nullptr, 0, gw, lost);
 }
-ENTRY conv3d_fprop_bf16(const Bf16* x, const Bf16* w, const float* bias, int relu, float* y) {
-  run<Correlation<Bf16, true>>(x, w, bias, relu, y);
+ENTRY conv3d_fprop_bf16(const Bf16* x, const Bf16* w, const float* bias, int relu, float* y,
+                        float* lost) {
+  run<Correlation<Bf16, true>>(x, w, bias, relu, y, lost);
 }
-ENTRY conv3d_dgrad_bf16(const Bf16* gy, const Bf16* w, float* gx) {
-  run<Correlation<Bf16, false>>(gy, w, nullptr, 0, gx);
+ENTRY conv3d_dgrad_bf16(const Bf16* gy, const Bf16* w, float* gx, float* lost) {
+  run<Correlation<Bf16, false>>(gy, w, nullptr, 0, gx, lost);
 }
-ENTRY conv3d_wgrad_bf16(const Bf16* gy, const Bf16* x, float* gw) {
-  run<FilterGradient<Bf16>>(x, gy, nullptr, 0, gw);
+ENTRY conv3d_wgrad_bf16(const Bf16* gy, const Bf16* x, float* gw, float* lost) {
+  run<FilterGradient<Bf16>>(x, gy, nullptr, 0, gw, lost);
 }
 
 #define ROUND extern "C" __global__ void __launch_bounds__(ROUND_THREADS)

@@ -31,9 +31,19 @@ static float f16_value(unsigned pair, int which) {
   return value;
 }
 
-// D (16 x 8) += A (16 x K) B (K x 8), the fragments as tensor_core.h says. Products are exact in
-// a float but for TF32's, and summed in float, in the order of k. (A GPU sums in an order of its
-// own, with a few more bits.)
+// A sum cut off to a float: towards zero.
+static float cut_off(double sum) {
+  int64_t bits;
+  memcpy(&bits, &sum, sizeof bits);
+  bits &= ~((int64_t{1} << 29) - 1);  // a double has 29 bits of fraction more
+  memcpy(&sum, &bits, sizeof sum);
+  return static_cast<float>(sum);
+}
+
+// D (16 x 8) += A (16 x K) B (K x 8), the fragments as tensor_core.h says. As on sm_80, K/2 products
+// at a time are added to the sum so far, all at once, and what a float cannot hold is cut off, not
+// rounded (Fasi, Higham, Mikaitis and Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ
+// Computer Science 7, 2021). Later GPUs add up more at a time, so they cut off less often.
 template <int K, float (*value)(unsigned, int)>
 static void run_mma(void* const* payloads) {
   constexpr int PER_REGISTER = K / 8;
@@ -48,9 +58,15 @@ static void run_mma(void* const* payloads) {
     }
     for (int r = 0; r < 4; r++) D[g + 8 * (r >> 1)][2 * t + (r & 1)] = mine.d[r];
   }
-  for (int i = 0; i < 16; i++)
-    for (int k = 0; k < K; k++)
-      for (int j = 0; j < 8; j++) D[i][j] += A[i][k] * B[k][j];
+  for (int i = 0; i < 16; i++) {
+    for (int half = 0; half < K; half += K / 2) {
+      double sums[8];
+      for (int j = 0; j < 8; j++) sums[j] = D[i][j];
+      for (int k = half; k < half + K / 2; k++)
+        for (int j = 0; j < 8; j++) sums[j] += double(A[i][k]) * B[k][j];
+      for (int j = 0; j < 8; j++) D[i][j] = cut_off(sums[j]);
+    }
+  }
   for (int lane = 0; lane < 32; lane++) {
     Mma& mine = *static_cast<Mma*>(payloads[lane]);
     int g = lane / 4, t = lane % 4;
