@@ -2,17 +2,18 @@
 
 import shutil
 
+import cupy_stand_in
 import numpy as np
 import pytest
 from mutations import KERNEL_FAULTS, plant
 from typer.testing import CliRunner
 
 import tinyvid
-from tinyvid import ops
+from tinyvid import cuda, ops
 from tinyvid.checking import suite
 from tinyvid.cli import app
 from tinyvid.errors import UserError
-from tinyvid.kernels import conv3d_fprop, kernels, use
+from tinyvid.kernels import conv3d_fprop, kernels, launch, use
 from tinyvid.kernels.registry import Variant
 from tinyvid.kernels.rounding import to_bf16
 from tinyvid.tensor import Tensor
@@ -60,6 +61,35 @@ def test_cuda_variants_pass_on_the_emulator():
         row = job.run()
         assert row.passed, row.failures
     assert 0 < row.gradient < 1e-8
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    yield cupy_stand_in.install(monkeypatch)
+    monkeypatch.undo()
+    cuda._missing.cache_clear()
+    launch._load.cache_clear()
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_the_suite_runs_on_cuda_and_finds_a_fault_there(cupy, monkeypatch):
+    options = ("--device", "cuda", "--quick", "--variant", "cuda/naive", "--dtype", "float64")
+    result = cli("--op", "max_pool3d", *options)
+    assert result.exit_code == 0, result.stdout
+    assert "all 3 passed: 6 cases" in result.stdout
+    naive = next(k for k in kernels() if k.name == "max_pool3d_dgrad").variants["cuda/naive"]
+    right = naive.function
+    monkeypatch.setattr(naive, "_function", lambda *args, **device: right(*args, **device) * 1.01)
+    (job,) = suite.jobs("max_pool3d_dgrad", "cuda/naive", "cuda", "float64", quick=True)
+    failures = job.run().failures
+    assert "the reference has" in failures[0]
+    assert any("gradient failed" in failure for failure in failures)
+
+
+def test_an_operation_without_a_kernel_for_cuda_says_so(cupy, monkeypatch):
+    monkeypatch.setattr(conv3d_fprop, "variants", {"reference": conv3d_fprop.variants["reference"]})
+    for job in suite.jobs("conv3d_fprop", device="cuda"):
+        assert job.run().failures == ["conv3d_fprop has no kernel for device 'cuda'"]
 
 
 def test_what_a_variant_rounds_is_rounded_for_its_reference_too(monkeypatch):

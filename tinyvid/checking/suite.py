@@ -2,7 +2,8 @@
 
 A variant of a kernel is checked twice: against the reference in float64, array for array, and, in
 the differentiable operation that uses it, by first and second derivatives, with this
-one pass run by the variant and the other passes by their references. The operations
+one pass run by the variant and the other passes by their references; on `cuda`, where no
+reference runs, by the variants that are preferred there. The operations
 that no kernel computes are checked by derivatives alone; their variant is called `numpy`.
 """
 
@@ -26,7 +27,7 @@ from tinyvid.kernels.conv3d.cases import CASES as CONV3D
 from tinyvid.kernels.conv3d.cases import UINT8_CASES
 from tinyvid.kernels.lstm.cases import CASES as LSTM
 from tinyvid.kernels.pool3d.cases import CASES as POOL3D
-from tinyvid.kernels.registry import why_not_there
+from tinyvid.kernels.registry import TARGETS, why_not_there
 from tinyvid.ops.first_layer import conv3d_uint8
 from tinyvid.tensor import Tensor
 
@@ -132,9 +133,11 @@ def jobs(
 def _jobs(dtypes: tuple[str, ...], quick: bool, device: str) -> Iterator[Job]:
     done: dict[tuple, Row] = {}
     for kernel in kernels.kernels():
-        for variant in kernel.variants.values():
-            if why_not_there(variant.target, device) is not None:
-                continue
+        there = [v for v in kernel.variants.values() if why_not_there(v.target, device) is None]
+        if not there:
+            lacking = partial(_lacks, device=device)
+            yield from (Job(kernel.op, kernel.pass_, device, dtype, lacking) for dtype in dtypes)
+        for variant in there:
             check = partial(
                 _check_variant,
                 kernel=kernel,
@@ -150,6 +153,10 @@ def _jobs(dtypes: tuple[str, ...], quick: bool, device: str) -> Iterator[Job]:
         for dtype in dtypes:
             chosen = [_on(device, e) for e in calls[: QUICK if quick else None]]
             yield Job(name, "", "numpy", dtype, partial(_check_examples, calls=chosen))
+
+
+def _lacks(row: Row, device: str) -> None:
+    row.failures.append(f"{row.op}_{row.pass_} has no kernel for device {device!r}")
 
 
 def _on(device: str, example: Example) -> Example:
@@ -333,7 +340,9 @@ def _check_variant(
     row: Row, kernel: Kernel, variant: Variant, quick: bool, device: str, done: dict
 ) -> None:
     fitting = []
-    for problem in problems(kernel.op, quick):
+    for problem in problems(kernel.op):
+        if quick and (len(fitting) == QUICK or not problem.small):
+            continue
         args = {d: problem.call(kernel.pass_, _random(d)) for d in (row.dtype, "float64")}
         if variant.unfit is None or variant.unfit(*args[row.dtype]) is None:
             fitting.append(problem)
@@ -341,12 +350,13 @@ def _check_variant(
                 _compare(row, kernel, variant, problem.name, args, device)
     row.cases = len(fitting)
     # With every pass run by its reference, the check is the same for each of them.
+    others = {kernel.op: "reference"} if "reference" in TARGETS[device] else {}
     if row.dtype != "float64":
         return
     key = (kernel.op, row.dtype, *(() if variant.name == "reference" else (kernel, variant)))
     if key not in done:
         done[key] = Row(row.op, row.pass_, row.variant, row.dtype)
-        with kernels.use(**{kernel.op: "reference"}), kernels.use(**{kernel.name: variant.name}):
+        with kernels.use(**others), kernels.use(**{kernel.name: variant.name}):
             small = [p for p in fitting if p.small]
             if not small:
                 done[key].failures.append("no case is small enough to check derivatives")
