@@ -187,4 +187,9 @@ for _kernel in (max_fprop, max_dgrad, max_gather, avg_fprop, avg_dgrad):
             f"tinyvid.kernels.pool3d.cuda:{_step}_{_function}",
             unfit=_unfit(_step, _function),
         )
+    _kernel.add(
+        "numba/naive",
+        f"tinyvid.kernels.pool3d.numba_cuda:naive_{_function}",
+        unfit=_unfit("naive", _function),
+    )
     _kernel.add("reference", f"tinyvid.kernels.pool3d.reference:{_function}")

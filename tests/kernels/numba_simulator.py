@@ -12,6 +12,7 @@ from compare import assert_close
 from conv_checks import PASSES, TAKES, arguments, expected, layouts
 
 from tinyvid import kernels
+from tinyvid.checking.suite import problems
 from tinyvid.kernels.conv3d import numba_cuda as conv3d
 from tinyvid.kernels.conv3d.cases import CASES as CONV3D
 from tinyvid.kernels.conv3d.cases import ConvCase
@@ -132,6 +133,38 @@ def test_conv3d_sums_keep_what_rounding_takes():
     for term in x[0, 1:, 0, 0, 0]:
         plain += term
     assert plain == 1
+
+
+# ---- pooling and the LSTM ------------------------------------------------------------------------
+
+
+SMALL = {
+    "pool3d": {
+        "float32": (
+            *("overhang, padding not counted", "padding", "window = input", "divisor given"),
+            *("four channels of few cells, overlap", "dilation with padding"),
+        ),
+        "float64": ("single cell", "stride > window", "four channels"),
+    },
+}
+PROBLEMS = [
+    pytest.param(kernel, problem, dtype, id=f"{kernel.name}-{problem.name}-{dtype}")
+    for kernel in kernels.kernels()
+    for dtype, names in SMALL.get(kernel.op.removeprefix("max_").removeprefix("avg_"), {}).items()
+    for problem in problems(kernel.op)
+    if problem.name in names
+]
+
+
+@pytest.mark.parametrize(("kernel", "problem", "dtype"), PROBLEMS)
+def test_agrees_with_the_reference(kernel, problem, dtype):
+    rng = np.random.default_rng(0)
+    args = problem.call(kernel.pass_, lambda *shape: rng.standard_normal(shape).astype(dtype))
+    got, want = on_emulator("numba/naive", kernel, *args), kernel.variants["reference"].run(*args)
+    if not isinstance(want, tuple):
+        got, want = (got,), (want,)
+    for a, b in zip(got, want, strict=True):
+        assert_close(a, b, atol=16 * np.finfo(dtype).eps * np.abs(b).max(initial=1))
 
 
 # ---- the strictness itself -----------------------------------------------------------------------
