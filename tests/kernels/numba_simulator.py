@@ -146,6 +146,10 @@ SMALL = {
         ),
         "float64": ("single cell", "stride > window", "four channels"),
     },
+    "lstm": {
+        "float32": ("one hidden unit", "one input", "reversed", "unequal lengths, reversed"),
+        "float64": ("all ones", "one step, reversed", "unequal lengths", "none reaches the end"),
+    },
 }
 PROBLEMS = [
     pytest.param(kernel, problem, dtype, id=f"{kernel.name}-{problem.name}-{dtype}")
