@@ -9,9 +9,10 @@ this needs in any case; the overhead is what the tape adds to them, for one oper
 from __future__ import annotations
 
 import numpy as np
-from harness import interleave, machine
 
 import tinyvid
+from tinyvid.bench.machine import describe, line, warnings
+from tinyvid.bench.timing import interleave
 
 LENGTH = 200
 ARRAY = np.ones(4, np.float32)
@@ -52,7 +53,8 @@ OPERATIONS = {
 
 
 def main() -> None:
-    print(machine())
+    machine = describe()
+    print(line(machine), *warnings(machine), sep="\n")
     x, b = (tinyvid.tensor(ARRAY, requires_grad=True) for _ in range(2))
     g = tinyvid.tensor(ARRAY)
     try:
@@ -72,13 +74,13 @@ def main() -> None:
         }
         if torch is not None:
             contestants["torch"] = lambda f=operation: chain(tx, tb, tg, f)
-        timings = interleave(contestants, seconds=2.0)
-        micro = {k: t.rounds.min() / LENGTH * 1e6 for k, t in timings.items()}
-        line = f"{name:10} {micro['tinyvid']:6.2f} µs {micro['arrays']:6.2f} µs "
-        line += f"{micro['tinyvid'] - micro['arrays']:6.2f} µs "
+        times = interleave(contestants, seconds=2.0)
+        micro = {k: t.min() / LENGTH * 1e6 for k, t in times.items()}
+        row = f"{name:10} {micro['tinyvid']:6.2f} µs {micro['arrays']:6.2f} µs "
+        row += f"{micro['tinyvid'] - micro['arrays']:6.2f} µs "
         if torch is not None:
-            line += f"{micro['torch']:6.2f} µs {micro['tinyvid'] / micro['torch']:7.2f}"
-        print(line)
+            row += f"{micro['torch']:6.2f} µs {micro['tinyvid'] / micro['torch']:7.2f}"
+        print(row)
 
 
 if __name__ == "__main__":

@@ -46,9 +46,12 @@ def test_every_command_and_option_exists(words):
 
     from tinyvid.cli import app
 
-    known = get_command(app).commands
-    assert words[1] in known
-    options = {name for parameter in known[words[1]].params for name in parameter.opts}
+    command = get_command(app)
+    for word in words[1:]:
+        if hasattr(command, "commands") and not word.startswith("-"):
+            assert word in command.commands
+            command = command.commands[word]
+    options = {name for parameter in command.params for name in parameter.opts}
     assert {word for word in words[2:] if word.startswith("-")} <= options
 
 

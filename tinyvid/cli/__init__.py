@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from tinyvid.cli import gradcheck, inspect, kernels, train
+from tinyvid.cli import bench, gradcheck, inspect, kernels, train
 from tinyvid.errors import UserError
 
 
@@ -91,6 +91,7 @@ app.command("summary", cls=_Command, rich_help_panel=_LOOKING)(inspect.summary)
 app.command("budget", cls=_Command, rich_help_panel=_LOOKING)(inspect.budget)
 app.command("gradcheck", cls=_Command, rich_help_panel=_LOOKING)(gradcheck.gradcheck)
 app.add_typer(kernels.app, name="kernels", rich_help_panel=_LOOKING)
+app.add_typer(bench.app, name="bench", rich_help_panel=_LOOKING)
 
 
 def main() -> None:

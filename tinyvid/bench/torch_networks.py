@@ -1,4 +1,4 @@
-"""The same networks in PyTorch, with the same weights: a peer to measure against.
+"""The same networks in PyTorch, with the same weights.
 
 A network of tinyvid becomes one of PyTorch layer by layer. A network's own `forward` is used
 as it stands, since modules have the same names there; what is not made of layers alone is
@@ -6,6 +6,8 @@ written out here.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +69,7 @@ def _fill(shell: torch.nn.Module, m: nn.Module) -> torch.nn.Module:
 class _Network(torch.nn.Module):
     def __init__(self, m: models.parts.Network):
         super().__init__()
-        self.kind = type(m)
+        self.kind: Any = type(m)
         self.clip = getattr(m, "clip", None)  # which late fusion checks
 
     def forward(self, x):

@@ -1,0 +1,154 @@
+"""What figures were taken on, and what the machine can do at most: measured, not looked up."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from tinyvid.bench.timing import Timer, processor_timer
+from tinyvid.kernels.threads import chunks_of, get_num_threads, parallel_for
+
+# Set for old builds of OpenBLAS, these make a current one slower.
+SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+# What changes BLAS, or the number of threads.
+PREFIXES = ("OPENBLAS_", "GOTO_", "OMP_", "KMP_", "MKL_", "BLIS_", "NUMBA_NUM_", "TINYVID_NUM_")
+PACKAGES = ("tinyvid", "numpy", "numba", "torch", "cupy-cuda12x", "cupy-cuda13x")
+
+GEMM = 2048  # rows and columns of the product that the ceiling is taken from
+COPIED = 256 * 2**20  # bytes: far more than any cache holds
+
+
+def describe(device: str = "cpu") -> dict[str, Any]:
+    """Return the machine, versions, threads, and the variables that change BLAS, for JSON."""
+    return {
+        "processor": _processor(),
+        "cores": _cores(),
+        "system": platform.platform(terse=True),
+        "gpu": _gpu() if device == "cuda" else None,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "blas": _blas(),
+        "threads": get_num_threads(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "environment": {
+            name: value for name, value in sorted(os.environ.items()) if name.startswith(PREFIXES)
+        },
+    }
+
+
+def warnings(machine: dict[str, Any]) -> list[str]:
+    """Return what makes figures of this machine doubtful, a sentence each."""
+    found = []
+    slowing = [name for name in SLOWING if name in machine["environment"]]
+    if slowing:
+        unset = " ".join(f"-u {name}" for name in slowing)
+        found.append(
+            f"{' and '.join(slowing)} set: NumPy's products are slower than they need be, ours "
+            f"with them; run `env {unset} tinyvid bench ...`"
+        )
+    load = machine["load"]
+    if load is not None and load > 0.5:
+        found.append(
+            f"other work runs on this machine (load {load} on {machine['cores']} cores): only "
+            "ratios mean anything"
+        )
+    return found
+
+
+def line(machine: dict[str, Any]) -> str:
+    """Return the machine in one line."""
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+    gpu = f"{machine['gpu']}, " if machine["gpu"] else ""
+    return f"{gpu}{machine['processor']}, {machine['threads']} threads, {versions}"
+
+
+class Ceilings:
+    """The best that was seen of a large product and of a large copy, in the same run.
+
+    Attributes:
+        gflops: 10^9 operations a second of a product of float32. gbps: 10^9 bytes a second of a
+            copy, those read and those written.
+    """
+
+    def __init__(
+        self, device: str = "cpu", timer: Timer = processor_timer, gemm: int = GEMM, copied=COPIED
+    ):
+        self.gflops = self.gbps = 0.0
+        self.timer, self.gemm, self.copied = timer, gemm, copied
+        multiply, copy = (_on_gpu if device == "cuda" else _on_processor)(gemm, copied)
+        self.multiply, self.copy = multiply, copy
+        for run in (multiply, copy):
+            timer(run, 1)
+
+    def sample(self) -> None:
+        """Try both once more, and keep what is better than before."""
+        operations, moved = 2 * self.gemm**3, 2 * self.copied
+        self.gflops = max(self.gflops, operations / self.timer(self.multiply, 1) / 1e9)
+        self.gbps = max(self.gbps, moved / self.timer(self.copy, 1) / 1e9)
+
+    def bound(self, flops: float, moved: float) -> float:
+        """Return the seconds that so many operations and bytes take at the ceilings."""
+        return max(flops / (self.gflops * 1e9), moved / (self.gbps * 1e9))
+
+
+def _on_processor(n: int, size: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """Return a product and a copy that use all our threads, each of them BLAS on its own."""
+    rng = np.random.default_rng()
+    a, b = (rng.standard_normal((n, n), np.float32) for _ in range(2))
+    c, rows = np.empty_like(a), chunks_of(n, max(1, n // (2 * get_num_threads())))
+    source, target = rng.random(size // 4, np.float32), np.empty(size // 4, np.float32)
+    parts = chunks_of(size // 4, max(1, size // 4 // (2 * get_num_threads())))
+    return (
+        lambda: parallel_for(lambda part: np.matmul(a[part], b, out=c[part]), rows),
+        lambda: parallel_for(lambda part: np.copyto(target[part], source[part]), parts),
+    )
+
+
+def _on_gpu(n: int, size: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    import cupy
+
+    rng = np.random.default_rng()
+    a, b = (cupy.asarray(rng.standard_normal((n, n), np.float32)) for _ in range(2))
+    source = cupy.asarray(rng.random(size // 4, np.float32))
+    return lambda: a @ b, lambda: source.copy()
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpu() -> str:
+    import cupy
+
+    name = cupy.cuda.runtime.getDeviceProperties(0)["name"]
+    return name.decode() if isinstance(name, bytes) else str(name)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _blas() -> list[str]:
+    from threadpoolctl import threadpool_info
+
+    return sorted(
+        f"{x['internal_api']} {x['version']}" for x in threadpool_info() if x["user_api"] == "blas"
+    )

@@ -1,0 +1,189 @@
+"""Whole networks: a training step, or the scores of a batch, beside the same network in PyTorch.
+
+Both sides get the same weights. Before anything is timed, the loss and every gradient (or the
+scores) are compared with PyTorch's in float64; after, once more in float32 with the weights as
+they are then. Without PyTorch, float32 is compared with tinyvid's own float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+import tinyvid
+from tinyvid import models, nn, optim
+from tinyvid.bench.results import OURS, PEER, Line, Measured
+from tinyvid.bench.timing import Timer, interleave, processor_timer
+from tinyvid.kernels.threads import get_num_threads
+from tinyvid.summary import summarise, total
+from tinyvid.trace import size_text
+
+PASSES = ("step", "forward")
+# Clips of a step: full-size networks take fewer.
+BATCH = {"c3d": 4, "karpathy": 4}
+CLASSES = 10
+EXACT, ROUNDED = 1e-7, 2e-2  # allowed differences, of the largest element: in float64, in float32
+
+Arrays = dict[str, np.ndarray]
+
+
+def measure_network(
+    name: str,
+    pass_: str = "step",
+    batch: int | None = None,
+    seconds: float = 20.0,
+    with_peer: bool = True,
+    timer: Timer = processor_timer,
+) -> Measured:
+    """Check and time a network of tinyvid's, and PyTorch's beside it where that is installed.
+
+    Args:
+        name: of the network. pass_: `step` (forward, cross-entropy, backward, SGD with momentum)
+            or `forward` (scores, nothing kept). batch: clips; by default as many as `BATCH` has.
+        seconds: the limit. with_peer: whether PyTorch is timed too.
+
+    Raises:
+        UserError: no such network.
+    """
+    entry = models.entry(name)
+    n = batch or next((size for start, size in BATCH.items() if name.startswith(start)), 16)
+    options: dict[str, Any] = {"dropout": 0.0} if "dropout" in entry.defaults else {}
+    model = models.build(name, CLASSES, **options).train(pass_ == "step")
+    rng = np.random.default_rng()
+    clips = rng.standard_normal((n, *entry.clip), np.float32)
+    labels = rng.integers(CLASSES, size=n)
+    torch = find_spec("torch") is not None
+    macs = total(summarise(model, entry.clip)).macs
+    measured = Measured(
+        "models",
+        pass_,
+        name,
+        f"{n} clips {size_text(entry.clip)}",
+        2 * macs * n * (3 if pass_ == "step" else 1),
+        0,
+        "PyTorch's loss and gradients" if torch else "the same network in float64",
+    )
+    ours, theirs = Line(name="tinyvid", role=OURS), Line(name="torch", role=PEER)
+    measured.lines.append(ours)
+    random = "single_frame" in name and pass_ == "step"
+    if random:
+        measured.checked = "nothing: it draws its frames at random, each side its own"
+        measured.flops = 0  # those of the layers count every frame
+    else:
+        ours.fault = fault(model, clips, labels, torch, exact=True)
+    run = {"tinyvid": _ours(model, clips, labels)}
+    if torch and with_peer:
+        measured.lines.append(theirs)
+        run["torch"] = _theirs(model, clips, labels)
+    if ours.fault is None:
+        times = interleave(run, seconds, timer, repeat=False)
+        if not random:
+            ours.fault = fault(model, clips, labels, torch, exact=False)
+        for line in measured.lines:
+            line.seconds = [] if ours.fault else times[line.name].tolist()
+    return measured
+
+
+def fault(
+    model: models.parts.Network,
+    clips: np.ndarray,
+    labels: np.ndarray,
+    torch: bool,
+    exact: bool,
+) -> str | None:
+    """Return what a network computes that PyTorch, or tinyvid in float64, does not; or None."""
+    dtype = np.float64 if exact and torch else np.float32
+    model = _copy(model, dtype)
+    if torch:
+        from tinyvid.bench.torch_networks import twin
+
+        wanted = _peer_values(twin(model), clips.astype(dtype), labels)
+    else:
+        wanted = _values(_copy(model, np.float64), clips.astype(np.float64), labels)
+    got = _values(model, clips.astype(dtype), labels)
+    allowed = EXACT if dtype == np.float64 else ROUNDED
+    largest = max(float(np.abs(v).max()) for v in wanted.values())
+    for key, want in wanted.items():
+        own = float(np.abs(want).max())
+        error = float(np.abs(got[key] - want).max())
+        # A gradient far smaller than the others, such as of a bias before a norm, is rounding.
+        if not error <= allowed * max(own, 1e-3 * largest):
+            return (
+                f"{key} is off by {error:.1e}, of at most {own:.1e}; compared in {dtype.__name__}"
+            )
+    return None
+
+
+def _copy(model: models.parts.Network, dtype: Any) -> models.parts.Network:
+    copy = models.rebuild(model.config).train(model.training).to(dtype)
+    copy.load_state_dict(model.state_dict())
+    return copy
+
+
+def _values(model: nn.Module, clips: np.ndarray, labels: np.ndarray) -> Arrays:
+    if not model.training:
+        with tinyvid.no_grad():
+            return {"scores": model(tinyvid.from_numpy(clips)).numpy()}
+    loss = tinyvid.cross_entropy(model(tinyvid.from_numpy(clips)), tinyvid.from_numpy(labels))
+    loss.backward()
+    found = {"loss": loss.numpy()}
+    for key, p in model.named_parameters():
+        assert p.grad is not None
+        found[f"gradient of {key}"] = p.grad.numpy()
+    return found
+
+
+def _peer_values(peer: Any, clips: np.ndarray, labels: np.ndarray) -> Arrays:
+    import torch
+
+    if not peer.training:
+        with torch.no_grad():
+            return {"scores": peer(torch.tensor(clips)).numpy()}
+    scores = peer(torch.tensor(clips))
+    loss = torch.nn.functional.cross_entropy(scores, torch.tensor(labels))
+    loss.backward()
+    gradients = {f"gradient of {k}": p.grad.numpy() for k, p in peer.named_parameters()}
+    return {"loss": loss.detach().numpy(), **gradients}
+
+
+def _ours(model: nn.Module, clips: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
+    x, target = tinyvid.from_numpy(clips), tinyvid.from_numpy(labels)
+    optimiser = optim.SGD(list(model.parameters()), lr=1e-3, momentum=0.9)
+
+    def step() -> None:
+        loss = tinyvid.cross_entropy(model(x), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    def forward() -> None:
+        with tinyvid.no_grad():
+            model(x)
+
+    return step if model.training else forward
+
+
+def _theirs(model: nn.Module, clips: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
+    import torch
+
+    from tinyvid.bench.torch_networks import twin
+
+    torch.set_num_threads(get_num_threads())
+    peer = twin(model)
+    x, target = torch.tensor(clips), torch.tensor(labels)
+    optimiser = torch.optim.SGD(peer.parameters(), lr=1e-3, momentum=0.9)
+
+    def step() -> None:
+        loss = torch.nn.functional.cross_entropy(peer(x), target)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    def forward() -> None:
+        with torch.no_grad():
+            peer(x)
+
+    return step if model.training else forward

@@ -1,0 +1,269 @@
+"""`tinyvid bench`: ours and the peers in turn, in one run, checked before and after."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinyvid.cli.bench_show import STYLES, Show, new_console, running
+from tinyvid.errors import UserError
+
+OPS = ("conv3d", "conv3d_uint8", "conv2d", "max_pool3d", "avg_pool3d", "lstm")
+NO_PEER = "none"
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+
+Peers = Annotated[
+    list[str] | None,
+    typer.Option("--peer", help="torch, torch/channels_last, numpy or none. May be repeated."),
+]
+Seconds = Annotated[float | None, typer.Option(help="Limit for each line of work: 20, quick 3.")]
+Quick = Annotated[bool, typer.Option("--quick", help="A few small cases, and less time.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for JSON, CSV, Markdown and the roofline.")]
+
+
+@app.callback()
+def bench() -> None:
+    """Time kernels, networks and data beside their peers.
+
+    Every result is checked before and after it is timed; a wrong one is a
+    failed benchmark, and the exit code is 1. Ours and the peers run in turn,
+    until their ratios settle. A machine too noisy to tell says so.
+    """
+
+
+def _kernels(op: str) -> Callable[..., None]:
+    def run(
+        case: Annotated[
+            list[str] | None,
+            typer.Option(help="A case by name; by default the layers of the lecture's networks."),
+        ] = None,
+        pass_: Annotated[
+            list[str] | None, typer.Option("--pass", help="A pass, such as fprop; all by default.")
+        ] = None,
+        variant: Annotated[
+            list[str] | None, typer.Option(help="A variant; the preferred one by default.")
+        ] = None,
+        peer: Peers = None,
+        ladder: Annotated[
+            bool, typer.Option("--ladder", help="Every variant, each beside the first peer.")
+        ] = False,
+        device: Annotated[str, typer.Option(help="cpu, cuda, or emulator with --check.")] = "cpu",
+        batch: Annotated[int | None, typer.Option(help="N, instead of the case's own.")] = None,
+        script: Annotated[
+            Path | None,
+            typer.Option("--with", help="A Python file that adds a variant of its own."),
+        ] = None,
+        check: Annotated[
+            bool, typer.Option("--check", help="Check the results only; time nothing.")
+        ] = False,
+        seconds: Seconds = None,
+        quick: Quick = False,
+        seed: Annotated[
+            int | None, typer.Option(help="Of the random inputs; others in each run by default.")
+        ] = None,
+        out: Out = None,
+    ) -> None:
+        from tinyvid.bench import peers
+        from tinyvid.bench.problems import tasks
+        from tinyvid.bench.run import Settings, measure
+        from tinyvid.bench.timing import processor_timer
+
+        settings = Settings(device, check_only=check)  # says first what cannot be
+        added = _added_by(script, op) if script else []
+        names = [] if device == "emulator" or peer == [NO_PEER] else peer
+        found, skipped = peers.chosen(names, device)
+        timer = processor_timer
+        if device == "cuda":
+            from tinyvid.bench.gpu import EventTimer
+
+            timer = EventTimer()
+        wanted = tuple(variant or [])
+        if added and not wanted and not ladder:
+            wanted = tuple(added)
+        settings = Settings(
+            device, wanted, ladder, tuple(found), _limit(seconds, quick), check, timer
+        )
+        work = tasks(op, case or (), pass_ or (), batch, quick, seed, wanted)
+        with running(op, device, skipped, out, ceilings=not check, timer=timer) as show:
+            if added:
+                _check_added(op, added, device, show)
+            for task in work:
+                show(measure(task, settings))
+
+    run.__doc__ = f"Time the passes of {op} beside their peers, once their results agree."
+    return run
+
+
+for _op in OPS:
+    app.command(_op)(_kernels(_op))
+
+
+@app.command()
+def models(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]", help="Networks; all by default."),
+    ] = None,
+    pass_: Annotated[
+        list[str] | None, typer.Option("--pass", help="step or forward; both by default.")
+    ] = None,
+    peer: Peers = None,
+    batch: Annotated[int | None, typer.Option(help="Clips of a step.")] = None,
+    seconds: Seconds = None,
+    quick: Quick = False,
+    out: Out = None,
+) -> None:
+    """Time a training step and the scores of each network, beside PyTorch's.
+
+    Both get the same weights, and their losses and gradients must agree.
+    """
+    from tinyvid import models as networks
+    from tinyvid.bench import peers
+    from tinyvid.bench.networks import PASSES, measure_network
+    from tinyvid.errors import nearest
+
+    for given in pass_ or ():
+        if given not in PASSES:
+            raise UserError(f"--pass {given}: step or forward.{nearest(given, PASSES)}")
+    known = ["worked_slow_fusion", "worked_early_fusion"] if quick else networks.names()
+    chosen = names or known
+    for name in chosen:
+        networks.entry(name)
+    alone = peer == [NO_PEER]
+    found, skipped = peers.chosen([] if alone else peer or ["torch"], "cpu")
+    skipped = [why for why in skipped if not why.startswith("torch/")]
+    with running("models", "cpu", skipped, out) as show:
+        for name in chosen:
+            for each in pass_ or PASSES:
+                limit = _limit(seconds, quick)
+                show(measure_network(name, each, batch, limit, bool(found)))
+
+
+@app.command()
+def pipeline(
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of videos; by default H.264 files made for it.")
+    ] = None,
+    frames: Annotated[int, typer.Option(help="Frames of a clip.")] = 16,
+    size: Annotated[int, typer.Option(help="Height and width of a clip.")] = 112,
+    batch: Annotated[int, typer.Option(help="Clips of a batch.")] = 8,
+    workers: Annotated[int, typer.Option(help="Threads that decode; 0 for none.")] = 2,
+    model: Annotated[
+        str, typer.Option(help="The network whose training waits for data.")
+    ] = "slow_fusion",
+    seconds: Seconds = None,
+    quick: Quick = False,
+    out: Out = None,
+) -> None:
+    """Time decoding and augmentation, and how long a training waits for data."""
+    from tinyvid.bench.pipeline import loader, measure_decoding, measure_waiting, written_videos
+    from tinyvid.data import open_data
+
+    with tempfile.TemporaryDirectory() as folder:
+        videos = open_data(data or written_videos(Path(folder), 1 if quick else 4))
+        source = loader(videos, (frames, size), batch, workers)
+        with running("pipeline", "cpu", [], out, ceilings=False) as show:
+            decoding = measure_decoding(source, _limit(seconds, quick))
+            show(decoding)
+            for line in decoding.timed:
+                show.say(f"{1 / line.median:.0f} clips a second")
+            waiting, _ = measure_waiting(source, model, _limit(seconds, quick))
+            show(waiting)
+
+
+@app.command()
+def compare(
+    before: Annotated[Path, typer.Argument(help="A JSON file of an earlier run.")],
+    after: Annotated[Path, typer.Argument(help="One of a later run.")],
+) -> None:
+    """Compare two runs: what became faster, slower, or stayed the same.
+
+    Where both runs timed the same peer, ours is measured by it, so that a
+    busier machine does not look like a slower kernel.
+    """
+    from tinyvid.bench.results import compare as changes_of
+    from tinyvid.bench.results import read, told
+
+    changes, notes = changes_of(read(before), read(after))
+    if not changes:
+        raise UserError(f"{before} and {after} have nothing in common that was timed")
+    console = new_console()
+    width = max(len(change.what) for change in changes)
+    for change in changes:
+        through = f"  (by {change.through})" if change.through else ""
+        console.print(
+            f"{change.what:{min(width, 60)}}  {told(change.speed)}{through}",
+            style=STYLES[change.verdict],
+            markup=False,
+        )
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", markup=False)
+
+
+def _limit(seconds: float | None, quick: bool) -> float:
+    if seconds is not None and not seconds > 0:
+        raise UserError(f"--seconds {seconds:g}: more than 0")
+    return seconds or (3.0 if quick else 20.0)
+
+
+# ---- a user's own variants -----------------------------------------------------------------------
+
+
+def _added_by(script: Path, op: str) -> list[str]:
+    """Run a file, importable by its own name, and return the variants that it added to `op`."""
+    from tinyvid.kernels import kernels
+
+    if not script.is_file():
+        raise UserError(f"--with {script}: no such file")
+    if not script.stem.isidentifier() or script.suffix != ".py":
+        raise UserError(f"--with {script}: a Python file whose name can be imported, my_conv.py")
+
+    def names() -> list[tuple[str, str]]:
+        return [(k.name, name) for k in kernels() if k.op == op for name in k.variants]
+
+    before = names()
+    sys.path.insert(0, str(script.resolve().parent))
+    try:
+        importlib.import_module(script.stem)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"--with {script}: {type(error).__name__}: {error}") from error
+    added = list(dict.fromkeys(name for kernel, name in names() if (kernel, name) not in before))
+    if not added:
+        raise UserError(
+            f"--with {script}: it adds no variant of {op}; write, for example,\n"
+            f"  from tinyvid.kernels import {op}_fprop\n"
+            f'  {op}_fprop.add("cpu/mine", "{script.stem}:fprop")'
+        )
+    return added
+
+
+def _check_added(op: str, added: list[str], device: str, show: Show) -> None:
+    """Check a user's variants as `tinyvid gradcheck` does: all cases, first and second derivatives.
+
+    Raises:
+        typer.Exit: one does not pass; nothing is timed then.
+    """
+    from tinyvid.checking.suite import jobs
+
+    passed = True
+    for name in added:
+        for row in (job.run() for job in jobs(op, None, device) if job.variant == name):
+            verdict = "pass" if row.passed else "FAIL"
+            show.say(
+                f"{row.op} {row.pass_} {row.variant} {row.dtype}: {row.cases} cases, {verdict}",
+                "" if row.passed else "bold red",
+            )
+            for failure in row.failures[:3]:
+                show.say(f"  {failure}")
+            passed &= row.passed
+    if not passed:
+        raise typer.Exit(1)
