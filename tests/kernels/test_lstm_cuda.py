@@ -15,7 +15,7 @@ from compare import assert_close
 
 import tinyvid
 from tinyvid import cuda as device_cuda
-from tinyvid import kernels, models, optim
+from tinyvid import kernels, models, nn, optim
 from tinyvid.errors import UserError
 from tinyvid.kernels import launch
 from tinyvid.kernels.emulator import options
@@ -403,6 +403,25 @@ def test_runs_on_cupy(pass_, cupy):
         got = getattr(cuda, pass_)(*there, specialised=False)
         assert all(type(a) is cupy.ndarray for a in got)
         compare([a.get() for a in got], expected(pass_, args), np.float32)
+
+
+@needs_compiler
+def test_a_layer_on_cupy(cupy, monkeypatch):
+    monkeypatch.setattr(cuda, "_product", product_by_numpy)
+    results = []
+    for device in ("cpu", "cuda"):
+        tinyvid.manual_seed(0)
+        layer = nn.LSTM(3, 4, bidirectional=True, batch_first=True, bias=False).to(device)
+        x = np.random.default_rng(0).standard_normal((2, 3, 3))
+        x = tinyvid.tensor(x, np.float32, device=device, requires_grad=True)
+        lengths = np.array([2, 3])
+        y, (h, c) = layer(x, lengths=lengths if device == "cpu" else cupy.asarray(lengths))
+        (y.sum() + (h * c).sum()).backward()
+        weights = [p.grad for p in layer.parameters()]
+        assert {t.device for t in (y, h, c, x.grad, *weights)} == {device}
+        results.append([t.numpy() for t in (y, h, c, x.grad, *weights)])
+    for want, got in zip(*results, strict=True):
+        assert_close(got, want, atol=1e-6)
 
 
 @needs_compiler

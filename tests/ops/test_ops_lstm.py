@@ -8,6 +8,7 @@ from compare import assert_close
 
 import tinyvid
 from tinyvid import UserError, gradcheck, gradgradcheck, tensor
+from tinyvid.device import to_device
 
 N, L, I, H = 3, 4, 2, 3  # noqa: E741
 LENGTHS = [4, 1, 3]
@@ -194,6 +195,25 @@ def test_against_torch(bidirectional):
     got = tinyvid.lstm(x, weights, hx, bidirectional=bidirectional)
     for ours, other in zip((got[0], *got[1]), (want, h, c), strict=True):
         assert_close(ours, other.detach().numpy(), rtol=1e-11, atol=1e-13)
+
+
+def test_lengths_may_be_on_any_device():
+    x, weights = draw(N, L, I), parameters()
+    want, _ = tinyvid.lstm(x, weights, lengths=LENGTHS)
+    lengths = np.array(LENGTHS)
+    for given in (lengths, tensor(lengths), tensor(lengths).to("emulator"), lengths.astype("u1")):
+        assert_close(tinyvid.lstm(x, weights, lengths=given)[0], want.data)
+    assert_close(tinyvid.lstm(x, weights, lengths=to_device(lengths, "emulator"))[0], want.data)
+
+
+def test_a_layer_without_biases_stays_on_its_device():
+    layer = tinyvid.nn.LSTM(I, H, bias=False, batch_first=True)
+    x = draw(N, L, I, dtype=np.float32)
+    want, _ = layer(x)
+    with tinyvid.kernels.use(lstm="reference"):
+        got, _ = layer.to("emulator")(x.to("emulator"))
+    assert got.device == "emulator"
+    assert_close(got.numpy(), want.data, atol=1e-6)
 
 
 def test_what_is_refused():

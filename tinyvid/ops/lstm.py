@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tinyvid import kernels
-from tinyvid.device import one_device
+from tinyvid.device import one_device, to_device
 from tinyvid.errors import UserError
 from tinyvid.ops.elementwise import sigmoid, tanh, where
 from tinyvid.ops.fused import fused
@@ -132,7 +132,8 @@ def _layers(
 def _lengths(lengths, n: int, length: int) -> np.ndarray | None:
     if lengths is None:
         return None
-    valid = lengths.numpy() if isinstance(lengths, Tensor) else np.asarray(lengths)
+    host = lengths.numpy() if isinstance(lengths, Tensor) else to_device(lengths, "cpu")
+    valid = np.asarray(host)
     if (
         valid.shape != (n,)
         or valid.dtype.kind not in "iu"
