@@ -11,6 +11,10 @@ channel c*T + t, so that the first layer of a 2-D network sees all frames (Karpa
 "Large-scale Video Classification with Convolutional Neural Networks", CVPR 2014, section 3.1).
 """
 
+from collections.abc import Callable
+from typing import Any
+
+from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels.conv3d import checker
 from tinyvid.kernels.registry import Kernel
 
@@ -45,6 +49,24 @@ wgrad = Kernel(
     """,
     checker("conv2d", "wgrad", "gy", "x"),
 )
+
+
+def _unfit_for_numba(step: str, pass_: str) -> Callable[..., str | None]:
+    def unfit(a: Any, b: Any, geometry: ConvGeometry) -> str | None:
+        from tinyvid.kernels.conv2d.over_time import over_time
+        from tinyvid.kernels.conv3d import cuda  # only where a GPU or the simulator is asked for
+
+        return cuda.unfit(step, pass_, over_time(geometry), a.dtype)
+
+    return unfit
+
+
 for _kernel in (fprop, dgrad, wgrad):
     _kernel.add("cpu/im2col", f"tinyvid.kernels.conv2d.cpu:{_kernel.pass_}")
+    for _step in ("tiled", "naive"):
+        _kernel.add(
+            f"numba/{_step}",
+            f"tinyvid.kernels.conv2d.numba_cuda:{_step}_{_kernel.pass_}",
+            unfit=_unfit_for_numba(_step, _kernel.pass_),
+        )
     _kernel.add("reference", f"tinyvid.kernels.conv2d.reference:{_kernel.pass_}")

@@ -141,16 +141,6 @@ def _unfit(step: str, pass_: str) -> Callable[..., str | None]:
     return unfit
 
 
-def _unfit_for_numba(pass_: str) -> Callable[..., str | None]:
-    def unfit(*args: Any) -> str | None:
-        from tinyvid.kernels.lstm import numba_cuda
-
-        x, _, w_hh = args[:3] if pass_ == "fprop" else args[2:5]
-        return numba_cuda.unfit(x, w_hh)
-
-    return unfit
-
-
 # Steps of the ladder in CUDA C++, the one to prefer first.
 _STEPS = ("persistent", "fused_step", "naive")
 
@@ -165,6 +155,6 @@ for _kernel in (fprop, bprop):
     _kernel.add(
         "numba/naive",
         f"tinyvid.kernels.lstm.numba_cuda:naive_{_kernel.pass_}",
-        unfit=_unfit_for_numba(_kernel.pass_),
+        unfit=_unfit("naive", _kernel.pass_),
     )
     _kernel.add("reference", f"tinyvid.kernels.lstm.reference:{_kernel.pass_}")

@@ -17,6 +17,7 @@ from tinyvid.device import to_device
 from tinyvid.errors import UserError
 from tinyvid.kernels import launch, numba_launch
 from tinyvid.kernels.lstm import numba_naive
+from tinyvid.kernels.lstm.cuda import unfit
 from tinyvid.kernels.lstm.plan import GATES, TEAM, tiles
 from tinyvid.kernels.operands import check_device_of, dense, sizes_told
 
@@ -118,13 +119,6 @@ def naive_bprop(
     return gx, gw_ih, gw_hh, gb, gh0, gc0
 
 
-def unfit(x: Any, w_hh: Any) -> str | None:
-    """Return why the sizes of x and w_hh cannot be taken, or None if they can."""
-    (N, L, inputs), H = x.shape, w_hh.shape[1]
-    blocks = tiles(N * L * max(inputs, H), TEAM)
-    return f"it takes {blocks} blocks" if blocks >= 2**31 else None
-
-
 def _launch(
     kernel: str, threads: int, inputs: tuple, outputs: tuple, *numbers: int, on: str
 ) -> None:
@@ -143,6 +137,6 @@ def _lengths(lengths: Any, N: int, L: int, device: str) -> Any:
 
 def _check(pass_: str, arrays: tuple[Any, ...], x: Any, w_hh: Any, device: str) -> None:
     check_device_of(f"lstm_{pass_}", arrays, device)
-    why = unfit(x, w_hh)
+    why = unfit("naive", pass_, x, w_hh)
     if why is not None:
         raise UserError(f"lstm_{pass_}: 'numba/naive' cannot take this case: {why}")

@@ -13,6 +13,7 @@ from conv_checks import PASSES, TAKES, arguments, expected, layouts
 
 from tinyvid import kernels
 from tinyvid.checking.suite import problems
+from tinyvid.kernels.conv2d.cases import CASES as CONV2D
 from tinyvid.kernels.conv3d import numba_cuda as conv3d
 from tinyvid.kernels.conv3d.cases import CASES as CONV3D
 from tinyvid.kernels.conv3d.cases import ConvCase
@@ -133,6 +134,28 @@ def test_conv3d_sums_keep_what_rounding_takes():
     for term in x[0, 1:, 0, 0, 0]:
         plain += term
     assert plain == 1
+
+
+# ---- early fusion --------------------------------------------------------------------------------
+
+EARLY_FUSION = [
+    *[
+        ("naive", case)
+        for case in CONV2D
+        if case.name in ("clip_stride", "clip_groups_of_channels")
+    ],
+    *[("naive", case) for case in CONV2D if case.name in ("filter_is_input", "clip_depthwise")],
+    ("tiled", ConvCase("clip", (1, 2, 3, 2, 3), (2, 6, 2, 2), padding=(0, 1))),
+]
+
+
+@pytest.mark.parametrize(("step", "case"), EARLY_FUSION, ids=name)
+@by_pass
+def test_conv2d(step, pass_, case):
+    given = arguments(case, np.float32)
+    kernel = getattr(kernels, f"conv2d_{pass_}")
+    got = on_emulator(f"numba/{step}", kernel, *(given[a] for a in TAKES[pass_]), case.geometry)
+    assert_close(got, expected("conv2d", pass_, case, np.float32))
 
 
 # ---- pooling and the LSTM ------------------------------------------------------------------------
