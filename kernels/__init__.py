@@ -8,6 +8,7 @@ from tinyvid.kernels.conv3d import fprop as conv3d_fprop
 from tinyvid.kernels.conv3d import wgrad as conv3d_wgrad
 from tinyvid.kernels.conv3d.uint8 import fprop as conv3d_uint8_fprop
 from tinyvid.kernels.conv3d.uint8 import wgrad as conv3d_uint8_wgrad
+from tinyvid.kernels.conv3d_relu_max_pool import fprop as conv3d_relu_max_pool_fprop
 from tinyvid.kernels.lstm import bprop as lstm_bprop
 from tinyvid.kernels.lstm import fprop as lstm_fprop
 from tinyvid.kernels.pool3d import avg_dgrad as avg_pool3d_dgrad
@@ -27,6 +28,7 @@ __all__ = [
     "conv2d_wgrad",
     "conv3d_dgrad",
     "conv3d_fprop",
+    "conv3d_relu_max_pool_fprop",
     "conv3d_uint8_fprop",
     "conv3d_uint8_wgrad",
     "conv3d_wgrad",

@@ -14,6 +14,7 @@ KERNELS = Path(__file__).parent
 LAUNCHES = {
     "conv3d": "tinyvid.kernels.conv3d.launches:launches",
     "lstm": "tinyvid.kernels.lstm.launches:launches",
+    "conv3d_relu_max_pool": "tinyvid.kernels.conv3d_relu_max_pool.launches:launches",
     "pool3d": "tinyvid.kernels.pool3d.launches:launches",
 }
 

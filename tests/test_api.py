@@ -86,7 +86,16 @@ SIGNATURES = {
     "expand": "input, *sizes",
 }
 # Ours alone, or of another shape than PyTorch's of a similar name, on purpose.
-OWN = {"add_at", "cast", "getitem", "lstm", "lstm_composed", "standardise", "unbroadcast"}
+OWN = {
+    "add_at",
+    "cast",
+    "conv3d_relu_max_pool",
+    "getitem",
+    "lstm",
+    "lstm_composed",
+    "standardise",
+    "unbroadcast",
+}
 LEFT_OUT = {
     "inplace",
     "size_average",

@@ -57,6 +57,10 @@ CASES |= {
     "clamp": (lambda x: tinyvid.clamp(x, 0.7, 1.2), [X]),
     "conv2d": (tinyvid.conv2d, [IMAGE, positive(2, 2, 2, 2), positive(2)]),
     "conv3d": (tinyvid.conv3d, [CLIP, positive(2, 2, 2, 2, 2), positive(2)]),
+    "conv3d_relu_max_pool": (
+        lambda x, w, b: tinyvid.conv3d_relu_max_pool(x, w, b, (1, 2, 2)),
+        [CLIP, positive(2, 2, 2, 3, 3), positive(2)],
+    ),
     "cross_entropy": (lambda x, w: tinyvid.cross_entropy(x, [0, 2], w), [X, positive(3)]),
     "cross_entropy, soft": (lambda x, t: tinyvid.cross_entropy(x, t), [X, positive(2, 3)]),
     "dropout": (dropout, [X]),

@@ -25,6 +25,7 @@ from tinyvid.kernels import Kernel, Variant
 from tinyvid.kernels.conv2d.cases import CASES as CONV2D
 from tinyvid.kernels.conv3d.cases import CASES as CONV3D
 from tinyvid.kernels.conv3d.cases import UINT8_CASES
+from tinyvid.kernels.conv3d_relu_max_pool.cases import CASES as CONV_POOL
 from tinyvid.kernels.lstm.cases import CASES as LSTM
 from tinyvid.kernels.pool3d.cases import CASES as POOL3D
 from tinyvid.kernels.registry import TARGETS, why_not_there
@@ -256,6 +257,18 @@ def _first_layer(case: Any) -> Problem:
     return Problem(case.name, call, fn, (case.w, case.w[:1]))
 
 
+def _conv_pool(case: Any) -> Problem:
+    sizes = case.window, case.stride, case.padding, case.dilation, case.groups
+
+    def call(pass_: str, array: Callable[..., np.ndarray]) -> tuple:
+        return array(*case.x), array(*case.w), array(*case.w[:1]), case.geometry, case.pool
+
+    def fn(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return ops.conv3d_relu_max_pool(x, w, b, *sizes)
+
+    return Problem(case.name, call, fn, (case.x, case.w, case.w[:1]))
+
+
 def _max_pool(case: Any) -> Problem:
     geometry = case.geometry
 
@@ -315,6 +328,7 @@ PROBLEMS: dict[str, tuple[list, Callable[[Any], Problem]]] = {
     "conv3d": (CONV3D, lambda case: _convolution(case, ops.conv3d)),
     "conv3d_uint8": (UINT8_CASES, _first_layer),
     "conv2d": (CONV2D, lambda case: _convolution(case, ops.conv2d)),
+    "conv3d_relu_max_pool": (CONV_POOL, _conv_pool),
     "max_pool3d": (POOL3D, _max_pool),
     "avg_pool3d": ([c for c in POOL3D if c.dilation == (1, 1, 1)], _avg_pool),
     "lstm": (LSTM, _lstm),

@@ -10,6 +10,7 @@ import numpy as np
 from tinyvid.device import DEVICES, one_device
 from tinyvid.errors import UserError
 from tinyvid.ops.conv import conv2d, conv3d
+from tinyvid.ops.conv_pool import conv3d_relu_max_pool
 from tinyvid.ops.elementwise import (
     abs,
     add,
@@ -101,6 +102,7 @@ __all__ = [
     "clamp",
     "conv2d",
     "conv3d",
+    "conv3d_relu_max_pool",
     "cos",
     "cross_entropy",
     "div",
