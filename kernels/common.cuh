@@ -47,7 +47,7 @@ __device__ __forceinline__ void store4(double* p, Double4 v) {
 // All threads of all blocks meet. The launch must be cooperative, so that all blocks are on the
 // GPU at once. Each barrier adds 2^31 to a counter: every block 1, but the first, which adds the
 // rest. So the top bit turns over when the last block arrives, however many there are, and the
-// bits below it are 0 again.
+// bits below it are 0 again. Launches of one module must not overlap: they share the counter.
 
 __device__ unsigned grid_arrivals;
 
