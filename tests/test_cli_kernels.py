@@ -3,6 +3,8 @@
 import inspect
 import re
 import shutil
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -88,6 +90,8 @@ def test_a_right_kernel_and_what_its_lines_cost(folder):
     padded = run(folder / "transpose.cu", "-D", "PAD=1", "--schedule", "reversed")
     assert re.search(r"11 +shared read +4 +128 +128 +128 +1.00x", padded.stdout)
     assert "nothing found in 2 launches, " in padded.stdout
+    one = run(folder / "transpose.cu", "-D", "PAD=0", "--schedule", "reversed", "--copies", "late")
+    assert "nothing found in 1 launch, " in one.stdout
 
 
 @needs_compiler
@@ -98,10 +102,12 @@ def test_findings_are_told_and_the_exit_code_is_1(folder):
     assert re.search(
         r"transpose\.cu:6: race: transpose, block \(0, 0, 0\), thread \(\d+, \d, 0\) writes shared "
         r"tile element \d+ \(byte \d+ of 4096\), which thread \(\d+, \d, 0\) reads in line 11; "
-        r"nothing orders the two \(\d+ times\)\n +6  tile\[j\]\[threadIdx.x\] = x\[.*\n +11  y\[",
+        r"nothing orders the two \(\d+ times\)\n"
+        r"  writes  6  tile\[j\]\[threadIdx.x\] = x\[.*\n  reads  11  y\[",
         result.stdout,
     ), result.stdout
-    assert result.stdout.splitlines()[-1].startswith("2 findings in 6 launches, ")
+    # That the tile is read before it is written is no second one.
+    assert result.stdout.splitlines()[-1].startswith("1 finding in 6 launches, ")
 
 
 @needs_compiler
@@ -119,13 +125,19 @@ def test_the_example_of_the_documentation(tmp_path):
 
 
 @needs_compiler
-def test_several_files(folder):
-    result = run(folder / "split.cu", folder / "bare.cu", "--kernel", "bare")
-    assert result.exit_code == 2
-    both = run(folder / "split.cu", folder / "transpose.cu", "-DPAD=0", "-D", "FORGET")
+def test_the_worst_of_several_files_is_the_exit_code(folder):
+    split, bare, transpose = (folder / name for name in ("split.cu", "bare.cu", "transpose.cu"))
+    both = run(split, transpose, "-DPAD=0", "-D", "FORGET")
     assert both.exit_code == 1
     assert "nothing found in 18 launches" in both.stdout  # 3 in each of 6 modes
-    assert f"\n{folder / 'transpose.cu'}\n" in both.stdout
+    assert f"\n{transpose}\n" in both.stdout
+    # One that cannot be checked does not keep the others from it.
+    all_of_them = run(split, bare, folder / "none.cu", transpose, "-DPAD=0", "-D", "FORGET")
+    assert all_of_them.exit_code == 2
+    assert all_of_them.stdout.count(" launches, ") == 2
+    assert all_of_them.stderr.startswith(f"error: {bare}: nothing says how to launch it; ")
+    assert all_of_them.stderr.endswith(f"error: {folder / 'none.cu'}: no such file\n")
+    assert "of several files" in " ".join(run("--help", columns=80).stdout.split())
 
 
 @needs_compiler
@@ -167,6 +179,115 @@ def test_a_launch_from_python(folder):
     assert "thread (10, 0, 0) writes 4 bytes at byte 40 of global x, which has 40" in result.stdout
 
 
+# What people write: CUDA's own headers, our own from another folder, no extern "C", C's types.
+PLAIN = """\
+#include <cuda_runtime.h>
+#include <cstdint>
+#include <stdio.h>
+#include "ptx.cuh"
+#include "common.cuh"
+
+// check: halve block=32 x=float[32] n=int[1]:32 y=double[1]
+__global__ void halve(float* x, const int* n, double* y) {
+  x[threadIdx.x] = *n / 2.0f;
+  if (threadIdx.x == 0) printf("n is %d\\n", *n), *y = FLT_MAX;
+}
+// check: mine::low k=unsigned[1] h=half[1] s=size_t[1]
+namespace mine {
+__global__ void low(uint32_t* k, unsigned short* h, size_t* s) { *k = 1, *h = 2, *s = 3; }
+}
+"""
+
+
+@needs_compiler
+def test_a_file_as_people_write_it(tmp_path, capfd):
+    file = tmp_path / "plain.cu"
+    file.write_text(PLAIN)
+    result = run(file, "--schedule", "forward", "--copies", "late")
+    assert result.exit_code == 0, result.output
+    assert "nothing found in 2 launches" in result.stdout
+    assert capfd.readouterr().out == "n is 32\n"
+    script = tmp_path / "launches.py"
+    script.write_text(
+        "import numpy as np\n\n"
+        "def launch(module):\n"
+        "    low = module.get_function('mine::low')\n"
+        "    low((1,), (1,), [np.zeros(1, t) for t in (np.uint32, np.uint16, np.uint64)])\n"
+    )
+    how = ["--schedule", "forward", "--copies", "late", "--with", script]
+    assert run(file, *how).exit_code == 0
+    module = launch.load(file, device="emulator")
+    with pytest.raises(UserError, match=r'halve.*is not extern "C": make it so, or name it'):
+        module.get_function("halve")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("\n#include <mma.h>", "k.cu:2: #include mma.h: nvcuda::wmma is not emulated; ptx.cuh has"),
+        ("#include <cuda_fp16.h>", "cuda_fp16.h: the 16-bit floating-point types are not emulated"),
+        ("#include <cooperative_groups.h>", "use grid_sync() of common.cuh"),
+        ("#include <cooperative_groups/reduce.h>", "cooperative groups are not emulated"),
+        ("#include <cuda/pipeline>", "it is not emulated; use cp_async_16()"),
+        ("#include <cub/cub.cuh>", "cub/cub.cuh: the emulator has not been made for it"),
+        ("#include <vector>", "vector: the emulator has no header of that name; code for the CPU"),
+        ('#include "mine.cuh"', "mine.cuh: no such file beside it, nor in the kernels folder"),
+        ("\n\nint main() { k<<<1, 32>>>(); }", "k.cu:3: a launch, <<<...>>>, is code for the CPU"),
+    ],
+)
+def test_what_is_not_emulated_is_said(tmp_path, text, says):
+    file = tmp_path / "k.cu"
+    file.write_text(text + '\nextern "C" __global__ void k() { printf("a <<<b"); }\n')
+    result = run(file, "--kernel", "k")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.count("\n") == 1
+    assert says in result.stderr
+
+
+ENDS = """\
+// check: stops block=64 part=[1]
+extern "C" __global__ void stops(float* part) {
+  if (threadIdx.x < 32) __syncthreads();
+  else __syncthreads();
+  part[0] = 1.0f;
+}
+// check: uses part=@part sum=[1]
+// check: uses part=@sum sum=[1]
+// check: uses part=[1]:1 sum=[0]
+extern "C" __global__ void uses(const float* part, float* sum) { *sum = *part; }
+"""
+
+
+@needs_compiler
+def test_launches_after_a_fault_are_made_or_said_to_be_left_out(tmp_path):
+    file = tmp_path / "ends.cu"
+    file.write_text(ENDS)
+    result = run(file, "--schedule", "forward", "--copies", "late", "--no-counts")
+    assert result.exit_code == 1, result.output
+    # The first ends at a fault, two depend on it, and the fourth has a fault of its own.
+    assert "ends.cu:4: divergent barrier: stops" in result.stdout
+    assert "  3  if (threadIdx.x < 32) __syncthreads();\n" in result.stdout
+    assert "ends.cu:10: out of bounds: uses" in result.stdout
+    left = [row for row in result.stdout.splitlines() if row.startswith("note: ")]
+    assert [row.partition(" was not")[0] for row in left] == [
+        f"note: {file}:7: uses",
+        f"note: {file}:8: uses",
+    ]
+    assert "2 findings in 2 launches" in result.stdout
+
+    script = tmp_path / "launches.py"
+    script.write_text(
+        "import numpy as np\n\n"
+        "def launch(module):\n"
+        "    for block in (64, 64):\n"
+        '        module.get_function("stops")((1,), (block,), (np.zeros(1, np.float32),))\n'
+    )
+    result = run(file, "--with", script)
+    assert "note: launches.py: a fault ended it, and left out what it launches" in result.stdout
+    assert "1 finding in 6 launches" in result.stdout
+
+
 # ---- changed copies of our own files -------------------------------------------------------------
 
 
@@ -192,14 +313,15 @@ def test_a_copy_of_our_file_without_a_barrier_or_a_wait(tmp_path):
     assert any("writes shared a" in race and "reads in line" in race for race in races), races
     reads = text_at(barrier, r"multiply\S*\(a\[now\], b\[now\]")
     copies = text_at(barrier, r"problem\.load\(a\[0\]")
-    assert f"implicit_gemm.cu:{reads}," in result.stdout
-    assert f"implicit_gemm.cu:{copies}," in result.stdout
+    assert re.search(rf"\n  from +{reads}  multiply", result.stdout)
+    assert re.search(rf"\n  from +{copies}  problem\.load", result.stdout)
 
     (tmp_path / "wait").mkdir()
     result = run(changed(tmp_path / "wait", name, wait, ""), *how)
     assert result.exit_code == 1, result.output
     told = re.findall(r"copy not waited for: conv3d_dgrad_implicit_gemm.*", result.stdout)
-    assert any("reads shared a" in one and f"implicit_gemm.cu:{reads}," in one for one in told)
+    assert any("reads shared a" in one for one in told)
+    assert re.search(rf"\n  from +{reads}  multiply", result.stdout)
 
 
 def text_at(file: Path, pattern: str) -> int:
@@ -249,6 +371,11 @@ def test_a_stand_in_stands_in_for_one_file_only(tmp_path, monkeypatch):
     assert loaded == [(copy, CONV3D), (other, tmp_path), (ours, CONV3D)]
 
 
+def test_help_shows_no_types_of_flags():
+    assert "<bool>" not in run("--help").stdout
+    assert "<bool>" not in CliRunner().invoke(app, ["kernels", "--help"]).stdout
+
+
 def test_help_fits_80_columns():
     written = inspect.cleandoc(kernels.check.__doc__).splitlines()[1:]
     shown = run("--help", columns=80).stdout
@@ -270,6 +397,10 @@ BARE = ["bare.cu", "--kernel", "bare"]
         (["bare.cu", "--schedule", "forwards"], "Did you mean 'forward'?"),
         (["bare.cu", "--copies", "now"], "--copies now: it is one of all, late, early."),
         (["bare.cu", "--arg", "x=[1]"], "--arg belongs to a launch: name its --kernel, too"),
+        (["split.cu", "--grid", "4"], "--grid belongs to a launch: name its --kernel, too"),
+        (["split.cu", "--block", "4", "--shared", 0], "--block, --shared belong to a launch"),
+        (["split.cu", "--cooperative"], "--cooperative belongs to a launch"),
+        ([*BARE, "--with", "none.py"], "--kernel and --with both say what to launch"),
         (["bare.cu", "--with", "none.py"], "none.py: no such file"),
         ([*BARE, "--grid", "a"], "the options: grid=a: give whole numbers, such as grid=4"),
         ([*BARE, "--arg", "n"], "the options: 'n' is not of the form name=value"),
@@ -295,8 +426,11 @@ def test_bad_usage_is_one_sentence(folder, monkeypatch, args, says):
         (["bare", "x=[1]", "n=1.5"], "n=1.5: it must be a whole number"),
         (["bare", "x=7", "n=1"], "x=7: it is a pointer: write an array, such as [1000]"),
         (["bare", "x=[1]:zeroes", "n=1"], "Did you mean 'zeros'?"),
-        (["bare", "x=float23[1]", "n=1"], "x=float23[1]: 'float23' is no type of NumPy's"),
+        (["bare", "x=float23[1]", "n=1"], "x=float23[1]: 'float23' is no type of numbers"),
+        (["bare", "x=str[1]", "n=1"], "x=str[1]: 'str' is no type of numbers"),
         (["bare", "x=int32[1]", "n=1"], "the array is int32"),
+        (["bare", "x=int[1]", "n=1"], "the array is int32"),
+        (["bare", "x=double[1]", "n=1"], "the array is float64"),
         (["bare", "x=@y", "n=1"], "x=@y: no earlier parameter of that name; there are none"),
     ],
 )
@@ -309,19 +443,96 @@ def test_a_launch_that_does_not_fit(folder, monkeypatch, args, says):
 
 
 @needs_compiler
-def test_a_script_without_launch(folder):
-    script = folder / "empty.py"
-    script.write_text("")
-    result = run(folder / "bare.cu", "--with", script)
-    assert result.exit_code == 2
-    assert "empty.py: it must define launch(module)" in result.stderr
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", ": it must define launch(module), which makes the launches"),
+        ("launch = 3", ": it must define launch(module)"),
+        ("def launch(module):\n    pass", ": it launches nothing"),
+        ("x = 1\nimport no_such", ":2: ModuleNotFoundError: No module named 'no_such'"),
+        ("def launch(module):\n  3 +", ":2: SyntaxError: invalid syntax"),
+        ("def launch(module):\n    helper()\ndef helper():\n    1 / 0", ":4: ZeroDivisionError: "),
+        ("def launch(module):\n    raise SystemExit(0)", ":2: SystemExit: 0"),
+        ("def launch(m):\n    m.get_function('bear')", ":2: bare.cu has no kernel 'bear'. It has"),
+    ],
+)
+def test_a_script_that_does_not_launch(folder, monkeypatch, text, says):
+    monkeypatch.chdir(folder)
+    Path("script.py").write_text(text + "\n")
+    result = run("bare.cu", "--with", "script.py")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"error: script.py{says}")
+    assert result.stderr.count("\n") == 1
 
 
 @needs_compiler
-def test_no_launch_of_that_name():
-    result = run(CONV3D / "naive.cu", "--only", "fprop plane")
+def test_what_is_found_before_a_script_raises_is_told(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    Path("script.py").write_text(
+        "import numpy as np\n\n"
+        "def launch(module):\n"
+        "    x = np.zeros(10, np.float32)\n"
+        '    module.get_function("bare")((1,), (32,), (x, np.int32(10)))\n'
+        "    assert x.sum() == 5\n"
+    )
+    result = run("bare.cu", "--with", "script.py")
     assert result.exit_code == 2
-    assert "no launch is named 'fprop plane'. Did you mean 'fprop plain'?" in result.stderr
+    assert "1 finding in 1 launch, " in result.stdout
+    assert result.stderr == "error: script.py:6: AssertionError\n"
+
+
+@needs_compiler
+def test_launches_are_chosen_by_name(folder):
+    how = ["--schedule", "forward", "--copies", "late", "--no-counts", "--only"]
+    result = run(CONV3D / "naive.cu", *how, "fprop plane")
+    assert result.exit_code == 2
+    assert "no launch is named 'fprop plane'. Did you mean 'fprop plain'? There" in result.stderr
+    assert re.search(r"There are\n  fprop plain, ", result.stderr)
+    assert "wgrad plain" in result.stderr
+    # The one of that name, rather than all that hold it; else all that do.
+    names = [name for name, _ in files.launches_of(CONV3D / "naive.cu")]
+    assert "nothing found in 1 launch, " in run(CONV3D / "naive.cu", *how, "fprop plain").stdout
+    count = sum("plain" in name for name in names)
+    assert f" launches of {count} cases, " in run(CONV3D / "naive.cu", *how, "plain").stdout
+    assert "nothing found in 1 launch, " in run(folder / "split.cu", *how, "fill").stdout
+    result = run(folder / "split.cu", *how, "parst")
+    assert "Did you mean 'parts'? There are\n  parts, total, fill<int, 3>" in result.stderr
+
+
+@needs_compiler
+def test_control_c_is_told_and_ends_with_130(tmp_path):
+    """In a process of its own: here the signal is for pytest."""
+    file = tmp_path / "waits.cu"
+    file.write_text(
+        "// check: waits block=40 x=int[2]:zeros\n"
+        'extern "C" __global__ void waits(volatile int* x) {\n'
+        "  if (threadIdx.x < 39) __syncthreads();\n"
+        "  while (x[0] == 0) x[1] = 1;\n}\n"
+    )
+    code = (
+        # Where the tests run in the background, their children start with this signal ignored.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import os, sys, threading, time; from tinyvid.cli import main\n"
+        "from tinyvid.kernels.emulator.module import _ONE_AT_A_TIME\n"
+        "def press():\n"
+        "    while not _ONE_AT_A_TIME.locked(): time.sleep(0.01)\n"
+        "    time.sleep(0.1); os.kill(os.getpid(), signal.SIGINT)\n"
+        "threading.Thread(target=press).start(); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "kernels", "check", str(file)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        cwd=CONV3D.parents[1],
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert re.match(
+        r"stopped: waits was running in \S+waits\.cu:4, block \(0, 0, 0\), thread \(39, 0, 0\); "
+        r"39 of its block's threads wait at __syncthreads in line 3\.\nA thread that waits for ",
+        done.stderr,
+    ), done.stderr
 
 
 # ---- launches in comments ------------------------------------------------------------------------

@@ -10,7 +10,14 @@ scheduler); then `device.h` and what it includes (CUDA's names in terms of the r
 ...     Module("scale.cu").get_function("scale")((4,), (128,), (x, y))
 """
 
-from tinyvid.kernels.emulator.module import Function, Global, KernelFault, Launched, Module
+from tinyvid.kernels.emulator.module import (
+    Function,
+    Global,
+    KernelFault,
+    KernelInterrupted,
+    Launched,
+    Module,
+)
 from tinyvid.kernels.emulator.report import AccessError, Finding
 from tinyvid.kernels.emulator.settings import Options, current, options
 
@@ -20,6 +27,7 @@ __all__ = [
     "Function",
     "Global",
     "KernelFault",
+    "KernelInterrupted",
     "Launched",
     "Module",
     "Options",

@@ -19,17 +19,18 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyvid.errors import UserError
+from tinyvid.errors import UserError, nearest
 from tinyvid.kernels import cache
+from tinyvid.kernels.emulator import headers, lines
 from tinyvid.kernels.emulator.source import Source, translate
 
 HERE = Path(__file__).parent
-RUNTIME = ("fibre", "runtime", "memory", "tensor_core", "crash", "launch")
+RUNTIME = ("fibre", "runtime", "memory", "tensor_core", "crash", "launch")  # crash.cpp: fibre first
 CHECKER = ("checker",)
 
 COMMON = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-pthread")
@@ -122,21 +123,16 @@ def build(
 
     Raises:
         UserError: the file is not there or does not compile (the message has the compiler's,
-            with the file's own lines), there is no compiler (for a checked build: no GCC), or the
-            cache cannot be written.
+            with the file's own lines), has no such kernel, there is no compiler (for a checked
+            build: no GCC), or the cache cannot be written.
     """
-    path = Path(file).resolve()
-    if not path.is_file():
-        raise UserError(f"{file}: no such file")
-    defines = [f"-D{name}={_text(value)}" for name, value in (constants or {}).items()]
-    folders = [f"-I{Path(folder).resolve()}" for folder in include]
-    text = _run(
-        [compiler(), "-E", "-x", "c++", "-std=c++17", "-nostdinc", *folders, *defines, str(path)],
-        f"{file} cannot be preprocessed",
-    )
-    source = translate(text)
+    source = read(file, constants, include)
     names = [k.name for k in source.kernels.values() if k.exported and not k.template]
-    names += [name for name in name_expressions if name not in names]
+    for name in name_expressions:
+        if source.kernel(name) is None:
+            raise no_kernel(file, name, source.kernels)
+        if name not in names:
+            names.append(name)
     main = _main(source, names)
     if checked and _gcc_version() < 11:
         raise UserError(
@@ -145,7 +141,7 @@ def build(
         )
     options = [*COMMON, *(CHECKED if checked else [*KERNEL, *_native()]), *_extra()]
     key = _hash([*machine(), *options, main, *_emulator_files()])
-    library = cache.folder("emulator") / f"{path.stem}-{key}.so"
+    library = cache.folder("emulator") / f"{Path(file).stem}-{key}.so"
     if not library.exists():
         objects = runtime(checked)
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
@@ -156,6 +152,40 @@ def build(
             _run([*link, "-o", "kernel.so"], f"{file} cannot be linked", folder)
             os.replace(Path(folder) / "kernel.so", library)
     return Build(library, source, tuple(names))
+
+
+def read(
+    file: str | Path,
+    constants: Mapping[str, object] | None = None,
+    include: Sequence[str | Path] = (),
+) -> Source:
+    """Return the text of a kernel file as C++, and what it defines; arguments as for `build`.
+
+    Included files are looked for beside the file that names them, in `include`, and in the folder
+    of common.cuh and ptx.cuh.
+
+    Raises:
+        UserError: the file or one that it includes is not there, or it cannot be emulated.
+    """
+    path = Path(file).resolve()
+    if not path.is_file():
+        raise UserError(f"{file}: no such file")
+    defines = [f"-D{name}={_text(value)}" for name, value in (constants or {}).items()]
+    folders = [f"-I{Path(folder).resolve()}" for folder in [*include, HERE.parent]]
+    command = [compiler(), "-E", "-x", "c++", "-std=c++17", "-nostdinc", *folders]
+    command += ["-idirafter", str(headers.folder()), *defines, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        says = headers.missing(done.stderr)
+        raise UserError(says or f"{file} cannot be preprocessed:\n{done.stderr.strip()}")
+    return translate(done.stdout)
+
+
+def no_kernel(file: str | Path, name: str, known: Iterable[str]) -> UserError:
+    """Return the error of a kernel that is not there."""
+    has = ", ".join(known) or "none"
+    near = nearest(name, known)
+    return UserError(f"{lines.shown(str(file))} has no kernel {name!r}. It has {has}.{near}")
 
 
 def runtime(checked: bool) -> list[Path]:
@@ -189,9 +219,11 @@ def _main(source: Source, names: Sequence[str]) -> str:
     """Return the translation unit of a kernel file: its text, and the tables of export.h."""
     kernels = []
     for name in names:
-        known = source.kernels.get(name.partition("<")[0].strip())
-        bounds = known.most_threads if known and not known.template else "0"
-        kernels.append(f'::emulator::kernel("{name}", {name}, {bounds}),')
+        known = source.kernel(name)
+        assert known is not None  # `build` has looked
+        bounds = "0" if known.template else known.most_threads
+        scope = "" if "::" in name.partition("<")[0] else known.scope
+        kernels.append(f'::emulator::kernel("{name}", {scope}{name}, {bounds}),')
     variables = [
         f'::emulator::variable("{name}", {name}, {str(constant).lower()}),'
         for name, constant in source.variables.items()

@@ -7,11 +7,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tinyvid.kernels.emulator.module import KernelFault, Launched
-from tinyvid.kernels.emulator.report import Finding, LineCount, merge, merge_counts
+from tinyvid.kernels.emulator.report import (
+    UNINITIALISED,
+    Finding,
+    LineCount,
+    merge,
+    merge_counts,
+    roots,
+)
 from tinyvid.kernels.emulator.settings import COPIES, SCHEDULES, options
 
 
@@ -20,18 +26,31 @@ class Report:
     """What was found in some launches.
 
     Attributes:
-        findings: one for each kind, line and array.
+        findings: one for each kind, line and array. An uninitialised read is left out where another
+            finding explains it: of the same array, or of an earlier launch of the same run, which
+            may have left out what it should have written.
         counts: what each line's accesses cost, in one of the runs.
         launches: how many there were, runs in other orders included.
+        cut_short: how many runs a fault has ended.
     """
 
     findings: list[Finding] = field(default_factory=list)
     counts: list[LineCount] = field(default_factory=list)
     launches: int = 0
+    cut_short: int = 0
+    _doubtful: bool = field(default=False, repr=False)  # something was found in this run
+
+    def begin_run(self) -> None:
+        """Take the launches that follow for independent of those before."""
+        self._doubtful = False
 
     def add(self, launched: Launched) -> None:
         """Add what one launch has shown, as `Options.watch`."""
-        self.findings = merge([*self.findings, *launched.findings])
+        found = launched.findings
+        if self._doubtful:
+            found = [f for f in found if f.kind != UNINITIALISED or f.space != "global"]
+        self._doubtful |= bool(found)
+        self.findings = roots(merge([*self.findings, *found]))
         self.counts = merge_counts([*self.counts, *launched.counts])
         self.launches += 1
 
@@ -64,6 +83,10 @@ def check(
                 count_lines=count_lines and first,
                 watch=report.add,
             )
-            with settings, suppress(KernelFault):  # a fault is among the findings
-                run()
+            report.begin_run()
+            with settings:
+                try:
+                    run()
+                except KernelFault:  # it is among the findings
+                    report.cut_short += 1
     return report

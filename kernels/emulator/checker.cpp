@@ -83,7 +83,13 @@ inline bool join_readers(const char* address, size_t bytes, Place place) {
   return true;
 }
 
+[[noreturn]] void interrupt(Place place) {
+  if (findings.places.is_site(place)) emulator::interrupt(findings.places.site(place), 0);
+  emulator::interrupt({"", 0}, place - 1);
+}
+
 inline void touch(const void* address, size_t bytes, int32_t use, Place place) {
+  if (emulator::interrupted && emulator::now.stack_low) interrupt(place);
   if (use == READ && join_readers(static_cast<const char*>(address), bytes, place)) return;
   Touch touch{static_cast<const char*>(address), bytes, use, place, nullptr};
   if (!located(touch)) return;
@@ -220,19 +226,34 @@ void fence(bool whole_grid) {
   if (whole_grid) history.fence();
 }
 
+// A finding in the runtime's own words.
+static Finding* tell(const char* kind, emulator::Site site, emulator::Site other,
+                     const char* text) {
+  Places& places = findings.places;
+  Finding* finding = findings.add(kind, places.of(site), other.file ? places.of(other) : 0);
+  if (!finding) return nullptr;
+  strncpy(finding->text, text, sizeof finding->text - 1);
+  trace(*finding);
+  return finding;
+}
+
 static int64_t number(emulator::Triple index, emulator::Triple size) {
   return (static_cast<int64_t>(index.z) * size.y + index.y) * size.x + index.x;
 }
 
 void fault(const emulator::Fault& fault) {
-  if (stopping) return;  // by the checker, which has told why
-  Finding* finding = findings.add(fault.kind, findings.places.of(fault.site));
+  if (stopping || !strcmp(fault.kind, "interrupted")) return;  // the checker has told why; no fault
+  Finding* finding = tell(fault.kind, fault.site, fault.other, fault.text);
   if (!finding) return;
-  static_assert(sizeof finding->text == sizeof fault.text, "it fits");
-  memcpy(finding->text, fault.text, sizeof fault.text);
-  trace(*finding);
   finding->here.thread = number(fault.thread, block_size);
   finding->here.block = number(fault.block, grid_size);
+}
+
+void finding(const char* kind, emulator::Site site, const char* text) {
+  Finding* finding = tell(kind, site, {}, text);
+  if (!finding) return;
+  finding->here.thread = emulator::now.thread;
+  finding->here.block = emulator::now.block;
 }
 
 // ---- what Python calls ------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 // What would end the process ends the launch instead: a kernel that reads where there is no
-// memory, divides an integer by zero, or overruns its stack. So does a second Ctrl-C, for a kernel
-// that never ends (say, a thread that spins until another one, whose turn never comes, writes).
+// memory, divides an integer by zero, or overruns its stack. So does Ctrl-C, for a kernel that
+// never ends (say, a thread that spins until another one, whose turn never comes, writes).
 #pragma once
 #include <signal.h>
 
@@ -12,7 +12,8 @@ namespace emulator {
 // is one at a time in a process, since module.py sees to it that there is one launch.
 class CatchCrashes {
  public:
-  CatchCrashes();
+  // Does Python do nothing at Ctrl-C but raise KeyboardInterrupt?
+  explicit CatchCrashes(bool python_only_raises);
   ~CatchCrashes();
 };
 

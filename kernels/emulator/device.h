@@ -6,9 +6,13 @@
 // can do, so source.py rewrites it.
 #pragma once
 #include <math.h>
+#include <cfloat>
+#include <climits>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -61,6 +65,13 @@ struct dim3 {
 #define gridDim (::emulator::grid_size)
 #define warpSize 32
 
+namespace emulator {
+[[noreturn]] EMULATOR_OWN inline void assertion_failed(const char* condition,
+                                                       Site site = Site::here()) {
+  fail("assertion failed", site, "%s does not hold", condition);
+}
+}  // namespace emulator
+
 // ---- where threads meet -----------------------------------------------------------------------
 
 EMULATOR_OWN inline void __syncthreads(emulator::Site site = emulator::Site::here()) {
@@ -88,6 +99,15 @@ EMULATOR_OWN inline void grid_sync(emulator::Site site = emulator::Site::here())
 EMULATOR_OWN inline void __threadfence() { emulator::memory_fence(true); }
 EMULATOR_OWN inline void __threadfence_system() { emulator::memory_fence(true); }
 EMULATOR_OWN inline void __threadfence_block() { emulator::memory_fence(false); }
+
+// ---- what ends a launch -----------------------------------------------------------------------
+
+#undef assert
+#define assert(condition) \
+  ((condition) ? static_cast<void>(0) : ::emulator::assertion_failed(#condition))
+EMULATOR_OWN inline void __trap(emulator::Site site = emulator::Site::here()) {
+  emulator::fail("trap", site, "it stops the kernel with __trap()");
+}
 
 #include "warp.h"
 #include "memory.h"

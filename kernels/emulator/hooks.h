@@ -15,6 +15,8 @@
 //
 // A checked launch runs on one OS thread, one fibre at a time: hooks need no locks.
 #pragma once
+#include <signal.h>
+
 #include <cstddef>
 #include <cstdint>
 
@@ -26,14 +28,36 @@
 #define EMULATOR_TLS __thread
 #endif
 
+// In which column of its line a call stands. GCC tells it by what it makes C++20's class of.
+#if defined(__clang__)
+#define EMULATOR_COLUMN __builtin_COLUMN()
+#elif __GNUC__ >= 11
+namespace std {
+struct source_location {
+  struct __impl {
+    const char *_M_file_name, *_M_function_name;
+    unsigned _M_line, _M_column;
+  };
+};
+}  // namespace std
+#define EMULATOR_COLUMN \
+  static_cast<int>( \
+      static_cast<const std::source_location::__impl*>(__builtin_source_location())->_M_column)
+#else
+#define EMULATOR_COLUMN 0  // nobody tells
+#endif
+
 namespace emulator {
 
-// A place in the kernel's source. `here()` as a default argument is the place of the call.
+// A place in the kernel's source. `here()` as a default argument is the place of the call. The
+// column tells two calls in one line apart; it counts after macros are expanded, so it is for no
+// person's eyes.
 struct Site {
   const char* file;
-  int line;
-  static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
-    return {file, line};
+  int line, column;
+  static constexpr Site here(const char* file = __builtin_FILE(), int line = __builtin_LINE(),
+                             int column = EMULATOR_COLUMN) {
+    return {file, line, column};
   }
 };
 
@@ -91,7 +115,7 @@ enum class Access {
 // A fault ends the launch: a divergent barrier, a misaligned vector, too much shared memory.
 struct Fault {
   const char* kind;  // "divergent barrier", "divergent collective", "misaligned access", ...
-  Site site;
+  Site site, other;  // where; and where those wait that it waits for, if they do
   Triple thread, block;
   char text[400];  // a sentence for a person, without place and thread
   size_t code;     // where `site` is unknown: the place in the library's code, else 0
@@ -101,6 +125,11 @@ struct Fault {
 // printf. The checker may call it; what lets the kernel go on is a finding, which it keeps itself.
 [[noreturn]] void fail(const char* kind, Site site, const char* format, ...)
     __attribute__((format(printf, 3, 4)));
+
+// Set by Ctrl-C: whoever runs ends the launch with `interrupt`, where that is safe. Its place is a
+// site or, as in Fault, one in the library's code.
+extern volatile sig_atomic_t interrupted;
+[[noreturn]] void interrupt(Site site, size_t code);
 
 }  // namespace emulator
 
@@ -157,10 +186,17 @@ void fence(bool whole_grid);
 // The launch ends with this fault.
 void fault(const emulator::Fault& fault);
 
+// The launch goes on, though the running thread has done this; `text` as in Fault.
+void finding(const char* kind, emulator::Site site, const char* text);
+
+constexpr bool PRESENT = true;
+
 }  // namespace checker
 #else
 // An unchecked build: the hooks cost nothing.
 namespace checker {
+constexpr bool PRESENT = false;
+inline void finding(const char*, emulator::Site, const char*) {}
 inline void launch_begin(const emulator::Launch&) {}
 inline void launch_end() {}
 inline void block_begin() {}

@@ -3,8 +3,10 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstring>
+#include <condition_variable>
+#include <cstdio>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <thread>
 
@@ -40,7 +42,6 @@ long in_order(long i, long count) {
 
 void enter(Engine& engine) {
   worker = &engine.worker;
-  worker->failed = false;
   worker->fault = {};
   worker->thread = nullptr;
   worker->random = state.seed * 2654435761u | 1;
@@ -52,7 +53,7 @@ void take_blocks(Engine& engine, std::atomic<long>& next, std::atomic<bool>& fai
                  AfterEach after_each) {
   HandlerStack handler_stack;
   enter(engine);
-  while (!failed) {
+  while (!failed && !interrupted) {
     long i = next++;
     if (i >= count) return;
     start_block(engine.block, in_order(i, count));
@@ -72,17 +73,31 @@ void run_independent(long count, int workers) {
   std::atomic<long> next{0};
   std::atomic<bool> failed{false};
   std::vector<std::thread> helpers;
+  std::mutex mutex;
+  std::condition_variable ended;
+  size_t at_work = 0;
   auto begin = std::chrono::steady_clock::now();
   take_blocks(*engines[0], next, failed, count, [&](long left) {
     if (left < 2 || !helpers.empty() || workers < 2) return;
     if (std::chrono::steady_clock::now() - begin < std::chrono::microseconds(300)) return;
     while (engines.size() < static_cast<size_t>(workers)) engines.emplace_back(new Engine);
-    for (int i = 1; i < workers && i <= left; i++)
-      helpers.emplace_back([&, i] { take_blocks(*engines[i], next, failed, count, [](long) {}); });
+    for (int i = 1; i < workers && i <= left; i++) {
+      engines[i]->worker.helper = true;
+      at_work++;
+      helpers.emplace_back([&, i] {
+        take_blocks(*engines[i], next, failed, count, [](long) {});
+        std::lock_guard<std::mutex> lock(mutex);
+        at_work--;
+        ended.notify_one();
+      });
+    }
   });
-  // One that was interrupted leaves the others at work, perhaps for ever: interrupt them, too.
-  if (failed && worker->failed && !strcmp(worker->fault.kind, "interrupted"))
-    for (std::thread& helper : helpers) pthread_kill(helper.native_handle(), SIGINT);
+  // Ctrl-C reaches this thread. The others may spin: hand it on, until each has noticed.
+  std::unique_lock<std::mutex> lock(mutex);
+  while (!ended.wait_for(lock, std::chrono::milliseconds(50), [&] { return at_work == 0; }))
+    for (std::thread& helper : helpers)
+      if (interrupted) pthread_kill(helper.native_handle(), SIGINT);
+  lock.unlock();
   for (std::thread& helper : helpers) helper.join();
 }
 
@@ -114,7 +129,7 @@ void run_cooperative(long count) {
         waiting++;
       else
         finished = &block;
-      if (worker->failed) return;
+      if (worker->failed || interrupted) return;
     }
     Block& first = *blocks[0];
     if (waiting == 0) break;
@@ -131,6 +146,7 @@ void run_cooperative(long count) {
     for (auto& block : blocks) {
       if (!same(block->site, first.site)) {
         stand_for(*block);
+        worker->fault.other = first.site;
         set_fault(block->threads[block->first], "divergent barrier", block->site,
                   "it waits at grid_sync while block (%u, %u, %u) waits at the one in line %d",
                   first.index.x, first.index.y, first.index.z, first.site.line);
@@ -158,6 +174,7 @@ struct Request {
   int order;  // 0 forward, 1 reversed, 2 shuffled
   unsigned seed;
   int copies_late, cooperative, workers;
+  int python_only_raises;  // at Ctrl-C: see crash.h
 };
 
 extern "C" {
@@ -183,8 +200,9 @@ __attribute__((visibility("default"))) int emulator_launch(const Kernel* kernel,
   block_size = block;
   try {
     if (engines.empty()) engines.emplace_back(new Engine);
+    for (auto& engine : engines) engine->worker.failed = false;
     checker::launch_begin(state.launch);
-    CatchCrashes catch_crashes;
+    CatchCrashes catch_crashes(request->python_only_raises);
     long count = static_cast<long>(grid.x) * grid.y * grid.z;
     if (state.cooperative)
       run_cooperative(count);
@@ -194,14 +212,16 @@ __attribute__((visibility("default"))) int emulator_launch(const Kernel* kernel,
     return -1;
   }
   checker::launch_end();
+  fflush(stdout);  // what `printf` has left, before Python prints
   for (auto& engine : engines) {
     if (engine->worker.failed) {
       *fault = engine->worker.fault;
-      engine->worker.failed = false;
       return 1;
     }
   }
-  return 0;
+  if (!interrupted) return 0;
+  *fault = {"interrupted", {"", 0}, {}, {}, {}, "", 0};  // between two blocks
+  return 1;
 }
 
 __attribute__((visibility("default"))) void emulator_sizes(size_t* request, size_t* fault) {

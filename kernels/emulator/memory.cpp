@@ -48,14 +48,17 @@ static size_t aligned(size_t offset, size_t alignment) {
 }
 
 static void place(SharedArray& array) {
-  std::lock_guard<std::mutex> lock(placing);
+  std::unique_lock<std::mutex> lock(placing);
   if (array.launch == state.serial) return;  // another OS thread was quicker
   state.array_bytes += array.bytes;
+  const bool fits = state.array_bytes <= MOST_STATIC &&
+                    state.array_bytes + state.launch.dynamic_shared <= MOST_SHARED;
+  if (!fits) lock.unlock();  // `fail` never comes back to do it
   if (state.array_bytes > MOST_STATIC)
     fail("too much shared memory", array.site,
          "up to %s, the kernel's __shared__ arrays take %zu bytes, and a GPU has %zu; more must be "
          "dynamic (extern __shared__)", array.name, state.array_bytes, MOST_STATIC);
-  if (state.array_bytes + state.launch.dynamic_shared > MOST_SHARED)
+  if (!fits)
     fail("too much shared memory", array.site,
          "%zu bytes of __shared__ arrays and %zu of dynamic shared memory: a GPU has %zu",
          state.array_bytes, state.launch.dynamic_shared, MOST_SHARED);

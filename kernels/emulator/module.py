@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import signal
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any, TypeAlias
 from tinyvid.errors import UserError, nearest
 from tinyvid.kernels.emulator import lines, native, report
 from tinyvid.kernels.emulator.arguments import Arguments
-from tinyvid.kernels.emulator.build import Build, build
+from tinyvid.kernels.emulator.build import Build, build, no_kernel
 from tinyvid.kernels.emulator.settings import SCHEDULES, Options, current
 
 # What every GPU since compute capability 5 allows.
@@ -51,6 +52,18 @@ class KernelFault(RuntimeError):
             f"{lines.shown(self.file)}:{self.line}: {self.kind} in {kernel}, "
             f"block {self.block}, thread {self.thread}: {self.text}"
         )
+
+
+class KernelInterrupted(KeyboardInterrupt):
+    """Ctrl-C has ended a launch; the message says where the kernel was."""
+
+    def __init__(self, kernel: str, fault: native.Fault, place: lines.Place):
+        where = ""
+        if place.line:
+            block, thread = fault.block.tuple(), fault.thread.tuple()
+            where = f" in {place}, block {block}, thread {thread}"
+            where += f"; {fault.text.decode()}" if fault.text else ""
+        super().__init__(f"{kernel} was running{where}")
 
 
 @dataclass
@@ -120,14 +133,13 @@ class Module:
         """
         made, library = self.built(current().checked)
         if name not in library.kernels:
-            known = made.source.kernels.get(name.partition("<")[0])
-            if known is not None:
-                kind = "is a template" if known.template else 'is not extern "C"'
-                hint = f" It {kind}: name it in name_expressions."
-            else:
-                hint = f" It has {', '.join(library.kernels) or 'none'}."
-                hint += nearest(name, library.kernels)
-            raise UserError(f"{self.file} has no kernel {name!r}.{hint}")
+            known = made.source.kernel(name)
+            if known is None:
+                raise no_kernel(self.file, name, library.kernels)
+            how = "is a template:" if known.template else 'is not extern "C": make it so, or'
+            raise UserError(
+                f"{self.file} has no kernel {name!r}. It {how} name it in name_expressions"
+            )
         return Function(self, name)
 
     def get_global(self, name: str) -> Global:
@@ -185,7 +197,7 @@ class Function:
         """Its parameters: names, and what kind of value each takes."""
         made, library = self.module.built(current().checked)
         kernel = library.kernels[self.name]
-        source = made.source.kernels.get(self.name.partition("<")[0])
+        source = made.source.kernel(self.name)
         names = source.parameters if source else []
         if len(names) != kernel.parameter_count:
             names = [f"argument_{i}" for i in range(kernel.parameter_count)]
@@ -210,6 +222,7 @@ class Function:
         Raises:
             UserError: a size or an argument is not what the kernel takes.
             KernelFault: the kernel met a fault.
+            KernelInterrupted: Ctrl-C ended it.
             AccessError: the checker found one, and no `Options.watch` is there to be told.
         """
         options = current()
@@ -234,6 +247,7 @@ class Function:
             options.copies == "late",
             self.module.cooperative,
             1 if options.checked else _workers(options),
+            _python_only_raises(),
         )
         if options.checked:
             launched = self._launch_checked(library, request, sizes, options)
@@ -269,10 +283,22 @@ def _error(
     if fault is None:
         return None
     if fault.code:  # met by the processor
-        return KernelFault(kernel, fault, lines.line_of(library.path, fault.code))
-    if fault.site.file is None:  # met by the checker, whose last finding says more
+        place = lines.line_of(library.path, fault.code)
+    elif fault.site.file is None:  # met by the checker, whose last finding says more
         return KernelFault(kernel, fault, findings[-1].place, findings[-1].text)
-    return KernelFault(kernel, fault, lines.Place(fault.site.file.decode(), fault.site.line))
+    else:
+        place = lines.Place(fault.site.file.decode(), fault.site.line)
+    if fault.kind == b"interrupted":
+        raise KernelInterrupted(kernel, fault, place)
+    return KernelFault(kernel, fault, place)
+
+
+def _python_only_raises() -> bool:
+    """Whether Ctrl-C means nothing to Python here but KeyboardInterrupt (see crash.h)."""
+    return (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
 
 
 def _check_sizes(

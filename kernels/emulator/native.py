@@ -15,7 +15,7 @@ class Triple(Structure):
 
 
 class Site(Structure):
-    _fields_ = [("file", c_char_p), ("line", c_int)]
+    _fields_ = [("file", c_char_p), ("line", c_int), ("column", c_int)]
 
 
 class Parameter(Structure):
@@ -65,6 +65,7 @@ class Fault(Structure):
     _fields_ = [
         ("kind", c_char_p),
         ("site", Site),
+        ("other", Site),
         ("thread", Triple),
         ("block", Triple),
         ("text", c_char * 400),
@@ -85,6 +86,7 @@ class Request(Structure):
         ("copies_late", c_int),
         ("cooperative", c_int),
         ("workers", c_int),
+        ("python_only_raises", c_int),
     ]
 
 

@@ -17,6 +17,7 @@ from tinyvid.kernels.emulator.lines import NOWHERE, Place, frames_of
 
 _READ, _WRITE, _STRONG = 0, 1, 2  # findings.h
 _SPACES = ("global", "constant", "shared")  # hooks.h
+UNINITIALISED = "uninitialised read"
 MOST_TOLD = 20  # findings in the text of an error
 
 Triple = tuple[int, int, int]
@@ -32,7 +33,8 @@ class Finding:
     Attributes:
         kind: "race", "out of bounds", "uninitialised read", "copy not waited for", "source changed
             during copy", "misaligned access", "write to constant memory", or a kind that the
-            runtime names: "divergent barrier", "divergent collective", "too much shared memory"...
+            runtime names: "undefined shuffle", "divergent barrier", "divergent collective", "too
+            much shared memory"...
         kernel: the kernel's name. place: where the access stands. callers: from where that
             function was called, innermost first.
         block, thread: who made it, as (x, y, z).
@@ -42,7 +44,8 @@ class Finding:
         offset, bytes, size: where the access begins, counted in bytes from the start of the array,
             and how many it covers; the size of the array.
         other_place, other_block, other_thread, other_action: the other end of a race, as far
-            as it is known; else None and "".
+            as it is known; else None and "". other_callers: likewise. Where threads wait for each
+            other in two places, other_place is the second.
         text: what is wrong, without place, block and thread.
         count: how many accesses were found at this line.
     """
@@ -64,6 +67,7 @@ class Finding:
     other_thread: Triple | None = None
     other_action: str = ""
     callers: tuple[Place, ...] = ()
+    other_callers: tuple[Place, ...] = ()
     count: int = 1
 
     @property
@@ -78,13 +82,18 @@ class Finding:
     def other_line(self) -> int | None:
         return self.other_place.line if self.other_place else None
 
-    def __str__(self) -> str:
+    @property
+    def sentence(self) -> str:
+        """What a person reads, but for the calls that led there."""
         times = f" ({self.count} times)" if self.count > 1 else ""
+        who = f"{self.kernel}, block {self.block}, thread {self.thread}"
+        # What an access does is said of the thread; the runtime's words are a sentence.
+        does = f" {self.text}" if self.action else f": {self.text}"
+        return f"{self.place}: {self.kind}: {who}{does}{times}"
+
+    def __str__(self) -> str:
         callers = f" [called from {', '.join(map(str, self.callers))}]" if self.callers else ""
-        return (
-            f"{self.place}: {self.kind}: {self.kernel}, block {self.block}, thread {self.thread} "
-            f"{self.text}{times}{callers}"
-        )
+        return self.sentence + callers
 
 
 @dataclass(frozen=True)
@@ -131,19 +140,53 @@ class AccessError(RuntimeError):
 def merge(findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings with those of one kind, line and array made one, their counts added.
 
-    Two lines that race are one finding, whichever of them comes first.
+    Two lines that race, or where threads wait for each other, are one finding, whichever of them
+    comes first; the calls that led to the other end are known from where it comes second.
     """
     kept: dict[tuple, Finding] = {}
     for finding in findings:
         ends = {(p.file, p.line) for p in (finding.place, finding.other_place) if p}
-        if finding.kind != "race":
+        if finding.kind not in ("race", "divergent barrier", "divergent collective"):
             ends = {(finding.file, finding.line)}
         key = (finding.kind, finding.kernel, finding.array, frozenset(ends))
         if key in kept:
-            kept[key] = replace(kept[key], count=kept[key].count + finding.count)
+            first = _with_other_end(kept[key], finding)
+            kept[key] = replace(first, count=first.count + finding.count)
         else:
             kept[key] = finding
     return list(kept.values())
+
+
+def roots(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings without the uninitialised reads that others explain.
+
+    Where threads race for an array, or a write that was meant for it went elsewhere, elements are
+    read before they are written: one fault, not two.
+    """
+    found = list(findings)
+    reads = [f for f in found if f.kind == UNINITIALISED]
+    spoilt = {(f.kernel, f.array) for f in found if _leaves_unwritten(f)}
+    kept = []
+    for finding in found:
+        if finding.kind == UNINITIALISED and (finding.kernel, finding.array) in spoilt:
+            continue
+        for read in reads if _leaves_unwritten(finding) else []:
+            finding = _with_other_end(finding, read)
+        kept.append(finding)
+    return kept
+
+
+def _leaves_unwritten(f: Finding) -> bool:
+    if f.kind == "out of bounds":
+        return f.action != "reads"
+    return f.kind in ("race", "copy not waited for")
+
+
+def _with_other_end(finding: Finding, other: Finding) -> Finding:
+    """Return a finding with the calls that led to its other end, where `other` is about that."""
+    if finding.other_callers or finding.other_place != other.place:
+        return finding
+    return replace(finding, other_callers=other.callers)
 
 
 def merge_counts(counts: Iterable[LineCount]) -> list[LineCount]:
@@ -230,7 +273,7 @@ class Checker:
         ends = [end for f in raw for end in (f.here, f.other)]
         called = [[address - 1 for address in f.callers if address] for f in raw]
         frames_of(self._path, {a for chain in called for a in chain} | _addresses(ends))
-        return merge(
+        found = merge(
             _finding(
                 f,
                 kernel,
@@ -242,6 +285,7 @@ class Checker:
             )
             for f, chain in zip(raw, called, strict=True)
         )
+        return roots(found)
 
     def take_counts(self) -> list[LineCount]:
         """Return what lines have cost since the last call."""
@@ -315,6 +359,7 @@ def _finding(
         block=_index(here.block, grid),
         thread=_index(here.thread, block),
         text=raw.text.decode(errors="replace"),
+        other_place=other_place,
         count=raw.count,
     )
     if finding.text:  # the runtime's own words
@@ -327,7 +372,6 @@ def _finding(
         offset=raw.offset,
         bytes=raw.bytes,
         size=raw.size,
-        other_place=other_place,
         other_block=_index(other.block, grid) if other.block >= 0 else None,
         other_thread=_index(other.thread, block) if other.thread >= 0 else None,
         other_action=_action(other.use) if other_place else "",
@@ -336,11 +380,14 @@ def _finding(
 
 
 def _sentence(f: Finding, other_warp: int) -> str:
-    element = f" element {f.offset // f.bytes}" if f.bytes and f.offset % f.bytes == 0 else ""
-    what = f"{f.space} {f.array or 'memory'}{element} (byte {f.offset} of {f.size})"
+    what = f"{f.space} {f.array or 'memory'}"
+    if f.bytes <= 8 and f.offset % max(f.bytes, 1) == 0:
+        what += f" element {f.offset // max(f.bytes, 1)} (byte {f.offset} of {f.size})"
+    else:  # of a vector; its elements may be anything
+        what += f" bytes {f.offset} to {f.offset + f.bytes - 1} of {f.size}"
     if f.kind == "out of bounds":
         return f"{f.action} {f.bytes} bytes {_beyond(f)}"
-    if f.kind == "uninitialised read":
+    if f.kind == UNINITIALISED:
         return f"reads {what}, which nothing has written"
     if f.kind == "misaligned access":
         return f"{f.action} {f.bytes} bytes at an address that is no multiple of {f.bytes}: {what}"
@@ -363,9 +410,12 @@ def _beyond(f: Finding) -> str:
     if not f.space:
         return "where the kernel has no memory at all"
     name = f"{f.space} {f.array}" if f.array else f"{f.space} memory"
+    element = ""
+    if f.bytes in (4, 8) and f.offset % f.bytes == f.size % f.bytes == 0:
+        element = f": element {f.offset // f.bytes} of {f.size // f.bytes}"
     if f.offset < 0:
-        return f"at byte {f.offset}, before the start of {name} ({f.size} bytes)"
-    return f"at byte {f.offset} of {name}, which has {f.size}"
+        return f"at byte {f.offset}, before the start of {name} ({f.size} bytes){element}"
+    return f"at byte {f.offset} of {name}, which has {f.size}{element}"
 
 
 def _other(f: Finding, warp: int) -> str:

@@ -19,6 +19,10 @@ LaunchState state;
 
 // ---- faults -----------------------------------------------------------------------------------
 
+static const char* name_of(Barrier kind) {
+  return kind == Barrier::grid ? "grid_sync" : "__syncthreads";
+}
+
 static void set_fault(const Thread& thread, const char* kind, Site site, const char* format,
                       va_list values) {
   Worker& w = *worker;
@@ -39,13 +43,37 @@ void set_fault(const Thread& thread, const char* kind, Site site, const char* fo
   va_end(values);
 }
 
+[[noreturn]] static void leave() {
+  switch_fibre(worker->thread->fibre, worker->scheduler);  // for good: nobody resumes it
+  __builtin_unreachable();
+}
+
 void fail(const char* kind, Site site, const char* format, ...) {
   va_list values;
   va_start(values, format);
   set_fault(*worker->thread, kind, site, format, values);
   va_end(values);
-  switch_fibre(worker->thread->fibre, worker->scheduler);  // for good: nobody resumes it
-  __builtin_unreachable();
+  leave();
+}
+
+void set_interrupted(const Thread& thread, Site site, size_t code) {
+  const Block& block = *worker->block;
+  const Warp& warp = *worker->warp;
+  char text[160] = "";
+  if (block.arrived)
+    snprintf(text, sizeof text, "%d of its block's threads wait at %s in line %d", block.arrived,
+             name_of(block.barrier), block.site.line);
+  else if (warp.group_count)
+    snprintf(text, sizeof text, "%d of its warp's lanes wait at %s in line %d",
+             __builtin_popcount(warp.groups[0].arrived), warp.groups[0].name,
+             warp.groups[0].site.line);
+  worker->fault.code = code;
+  set_fault(thread, "interrupted", site, "%s", text);
+}
+
+void interrupt(Site site, size_t code) {
+  set_interrupted(*worker->thread, site, code);
+  leave();
 }
 
 void misaligned(const char* what, const void* address, size_t bytes, Site site) {
@@ -82,8 +110,9 @@ static int pick(Worker& w, unsigned lanes) {
 }
 
 // Let another lane run that can, this one too if it can; the scheduler if none can.
-static inline __attribute__((always_inline)) void yield(Worker& w) {
+static inline __attribute__((always_inline)) void yield(Worker& w, Site site) {
   Thread& self = *w.thread;
+  if (interrupted) interrupt(site, 0);
   if (w.warp->ready) {
     Thread& next = w.block->threads[self.warp * WARP + pick(w, w.warp->ready)];
     if (&next == &self) return;
@@ -133,7 +162,7 @@ static inline __attribute__((always_inline)) void wait_in_group(Meeting kind, co
   int which = 0;
   for (; which < warp.group_count; which++) {
     const Group& other = warp.groups[which];
-    // `__syncwarp`s meet wherever they stand, collectives in the same line.
+    // `__syncwarp`s meet wherever they stand, collectives in one place.
     if (other.kind == kind && other.mask == mask && other.run == run &&
         (kind == Meeting::barrier || same(other.site, site)))
       break;
@@ -148,7 +177,7 @@ static inline __attribute__((always_inline)) void wait_in_group(Meeting kind, co
   warp.payloads[lane] = payload;
   warp.ready &= ~(1u << lane);
   if (is_complete(warp, group)) complete(warp, which);
-  yield(w);
+  yield(w, site);
 }
 
 void meet(const char* name, Operation run, void* payload, unsigned mask, Site site) {
@@ -168,6 +197,18 @@ static void tell_lanes(void* const* payloads, unsigned lanes) {
     if (lanes >> i & 1) *static_cast<unsigned*>(payloads[i]) = lanes;
 }
 
+// Votes and reductions go by the lanes that are still there, as CUDA has it, but there is no value
+// of a lane that is not.
+void undefined_shuffle(const char* name, unsigned mask, int source, Site site) {
+  const Warp& warp = *worker->warp;
+  char why[40] = "has left the kernel", text[200];
+  if (!(mask >> source & 1)) snprintf(why, sizeof why, "its mask 0x%08x does not name", mask);
+  if (!(warp.present >> source & 1)) snprintf(why, sizeof why, "the block does not have");
+  snprintf(text, sizeof text, "it takes by %s the value of lane %d, which %s: what it gets is undefined",
+           name, source, why);
+  checker::finding("undefined shuffle", site, text);
+}
+
 unsigned active_lanes(Site site) {
   unsigned lanes = 0;
   wait_in_group(Meeting::active_mask, "__activemask", tell_lanes, 0xffffffffu, site, &lanes);
@@ -176,10 +217,6 @@ unsigned active_lanes(Site site) {
 
 // ---- barriers of a block and of the grid ------------------------------------------------------
 
-static const char* name_of(Barrier kind) {
-  return kind == Barrier::grid ? "grid_sync" : "__syncthreads";
-}
-
 static void wait_at_barrier(Barrier kind, Site site) {
   Worker& w = *worker;
   Block& block = *w.block;
@@ -187,13 +224,15 @@ static void wait_at_barrier(Barrier kind, Site site) {
     block.barrier = kind, block.site = site, block.first = w.thread->number;
   } else if (block.barrier != kind || !same(block.site, site)) {
     Triple first = block.threads[block.first].index;
+    w.fault.other = block.site;
     fail("divergent barrier", site,
-         "it waits at %s while thread (%u, %u, %u) waits at %s in line %d", name_of(kind),
-         first.x, first.y, first.z, name_of(block.barrier), block.site.line);
+         "it waits at %s while thread (%u, %u, %u) waits at %s%s in line %d", name_of(kind),
+         first.x, first.y, first.z, same_line(block.site, site) ? "another " : "", name_of(block.barrier),
+         block.site.line);
   }
   block.arrived++;
   w.warp->ready &= ~(1u << w.thread->lane);
-  yield(w);
+  yield(w, site);
 }
 
 void block_barrier(Site site) {
@@ -216,6 +255,7 @@ void grid_barrier(Site site) {
 
 void memory_fence(bool whole_grid) {
   __atomic_thread_fence(__ATOMIC_SEQ_CST);  // blocks may run on other OS threads
+  if (interrupted) interrupt({"", 0}, 0);
   checker::fence(whole_grid);
 }
 
@@ -243,7 +283,7 @@ static void run_thread() {
       complete(warp, i);
     else
       i++;
-  yield(w);
+  yield(w, {});
   __builtin_unreachable();
 }
 
@@ -282,29 +322,27 @@ void start_block(Block& block, long number) {
   block.arrived = block.exited = 0;
 }
 
-// Where a lane is that others wait for.
-static void describe(const Block& block, const Warp& warp, int lane, char* text, size_t bytes) {
-  for (int i = 0; i < warp.group_count; i++) {
-    const Group& group = warp.groups[i];
-    if (group.arrived >> lane & 1) {
-      snprintf(text, bytes, "waits at %s with mask 0x%08x in line %d", group.name, group.mask,
-               group.site.line);
-      return;
-    }
-  }
-  snprintf(text, bytes, "waits at %s in line %d", name_of(block.barrier), block.site.line);
-}
-
 static void stuck(Worker& w) {
   Warp& warp = *w.warp;
   const Group& group = warp.groups[0];
-  unsigned missing = group.mask & warp.present & ~warp.exited & ~group.arrived;
-  char where[120];
-  describe(*w.block, warp, __builtin_ctz(missing), where, sizeof where);
+  const unsigned missing = group.mask & warp.present & ~warp.exited & ~group.arrived;
+  const int lane = __builtin_ctz(missing);
+  // It waits, too: at the barrier of the block, or with another group.
+  Site site = w.block->site;
+  char where[80];
+  snprintf(where, sizeof where, "%s", name_of(w.block->barrier));
+  for (int i = 1; i < warp.group_count; i++) {
+    const Group& other = warp.groups[i];
+    if (!(other.arrived >> lane & 1)) continue;
+    site = other.site;
+    snprintf(where, sizeof where, "%s%s with mask 0x%08x",
+             same_line(site, group.site) ? "another " : "", other.name, other.mask);
+  }
+  w.fault.other = site;
   int first = static_cast<int>(&warp - w.block->warps.data()) * WARP;
   set_fault(w.block->threads[first + __builtin_ctz(group.arrived)], "divergent collective",
-            group.site, "%s with mask 0x%08x waits for lane %d, which %s", group.name, group.mask,
-            __builtin_ctz(missing), where);
+            group.site, "%s with mask 0x%08x waits for lane %d, which waits at %s in line %d",
+            group.name, group.mask, lane, where, site.line);
 }
 
 // Run the lanes of a warp until each waits at a barrier of the block, or has left.

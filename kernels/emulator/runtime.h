@@ -29,6 +29,9 @@ void meet_all(const char* name, Operation run, void* payload, Site site);  // al
 void warp_barrier(unsigned mask, Site site);
 unsigned active_lanes(Site site);
 
+// Tells the checker that the running lane has asked for the value of a lane that gives none.
+void undefined_shuffle(const char* name, unsigned mask, int source, Site site);
+
 // ---- shared memory ----------------------------------------------------------------------------
 
 // A `__shared__` declaration. Its place in a block's shared memory is decided once a launch, when

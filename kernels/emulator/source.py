@@ -27,13 +27,15 @@ class KernelSource:
     """A `__global__` function in the text.
 
     Attributes:
-        name: its name, without template arguments.
+        name: its name, without template arguments and namespaces.
+        scope: the namespaces that it stands in, such as `mine::`.
         parameters: their names, in order.
         template: whether it is a template; exported: whether it is `extern "C"`.
         most_threads: the first argument of `__launch_bounds__`, as text; "0" without one.
     """
 
     name: str
+    scope: str
     parameters: list[str]
     template: bool
     exported: bool
@@ -48,19 +50,30 @@ class Source:
     kernels: dict[str, KernelSource] = field(default_factory=dict)
     variables: dict[str, bool] = field(default_factory=dict)  # name -> whether it is constant
 
+    def kernel(self, expression: str) -> KernelSource | None:
+        """Return the kernel that a name is of, such as `scale`, `mine::scale` or `scale<float>`."""
+        return self.kernels.get(expression.partition("<")[0].rpartition("::")[2].strip())
+
 
 def translate(text: str) -> Source:
     """Return the preprocessed text of a kernel file as C++ that device.h can precede.
 
     Raises:
-        UserError: it has inline PTX, or a `__shared__` declaration that makes no sense; the
-            message names file and line.
+        UserError: it has inline PTX, a launch, or a `__shared__` declaration that makes no
+            sense; the message names file and line.
     """
     found = re.search(r"\b(?:asm|__asm__)\b", text)
     if found:
         raise UserError(
             f"{_place(text, found.start())}: inline PTX cannot be emulated; call a function of "
             "kernels/ptx.cuh, or put it between #ifdef __CUDACC__ and #else"
+        )
+    found = re.search(r"<<<", _without_strings(text))
+    if found:
+        raise UserError(
+            f"{_place(text, found.start())}: a launch, <<<...>>>, is code for the CPU, which the "
+            "emulator does not run; put it between #ifdef __CUDACC__ and #endif, or into another "
+            "file"
         )
     source = Source(text)
     for kernel in _kernels(text):
@@ -99,7 +112,8 @@ def _kernels(text: str):
             if re.compile(r"\s*\{").match(text, at):
                 exported = '"C"' in qualifiers.group() or _in_extern_c(text, match.start())
                 parameters = [_last_name(p) for p in _split(inside) if p.strip() != "void"]
-                yield KernelSource(name, parameters, bool(template), exported, bounds or "0")
+                scope = "".join(f"{name}::" for name in _open_at(text, match.start()) if name)
+                yield KernelSource(name, scope, parameters, bool(template), exported, bounds or "0")
             break
 
 
@@ -231,19 +245,29 @@ def _last_name(parameter: str) -> str:
     return names[-1] if names else "?"
 
 
-def _at_file_scope(text: str, at: int) -> bool:
-    """Whether no function is open: only namespaces and `extern "C"` blocks may be."""
-    open_braces: list[bool] = []
+def _open_at(text: str, at: int) -> list[str | None]:
+    """Return what is open there: a namespace's name, "" for one without or an `extern "C"`, None
+    for a function or anything else."""
+    found: list[str | None] = []
     for match in re.finditer(r"[{}]", text[:at]):
         if match.group() == "}":
-            if open_braces:
-                open_braces.pop()
+            if found:
+                found.pop()
         else:
             before = text[max(0, match.start() - 200) : match.start()]
-            open_braces.append(
-                re.search(r'(?:namespace(?:\s+\w+)?|extern\s*"C")\s*$', before) is not None
-            )
-    return all(open_braces)
+            opens = re.search(r'(?:\bnamespace(?:\s+([\w:]+))?|extern\s*"C")\s*$', before)
+            found.append(opens and (opens.group(1) or ""))
+    return found
+
+
+def _at_file_scope(text: str, at: int) -> bool:
+    """Whether no function is open: only namespaces and `extern "C"` blocks may be."""
+    return None not in _open_at(text, at)
+
+
+def _without_strings(text: str) -> str:
+    """Return the text, as long as before, with blanks for what stands in quotes."""
+    return re.sub(r'"(?:\\.|[^"\\\n])*"', lambda m: " " * len(m.group()), text)
 
 
 def _place(text: str, at: int) -> str:

@@ -54,7 +54,7 @@ struct Thread {
   Copies copies;
 };
 
-// Lanes of a warp that wait for each other: at the same collective, in the same line, with the
+// Lanes of a warp that wait for each other: at the same collective, in the same place, with the
 // same mask.
 enum class Meeting { collective, collective_of_all, barrier, active_mask };
 struct Group {
@@ -117,14 +117,16 @@ struct Worker {
   Warp* warp = nullptr;
   Thread* thread = nullptr;  // null while the scheduler runs
   uint32_t random = 1;
+  bool helper = false;  // it works beside the OS thread that Python called
   bool failed = false;
   Fault fault;
 };
 extern EMULATOR_TLS Worker* worker;
 
-inline bool same(Site a, Site b) {
+inline bool same_line(Site a, Site b) {
   return a.line == b.line && (a.file == b.file || __builtin_strcmp(a.file, b.file) == 0);
 }
+inline bool same(Site a, Site b) { return a.column == b.column && same_line(a, b); }
 
 // A pseudo-random number below `bound`: xorshift, repeatable from the seed.
 inline uint32_t random_below(Worker& w, uint32_t bound) {
@@ -136,6 +138,8 @@ void set_fault(const Thread& thread, const char* kind, Site site, const char* fo
     __attribute__((format(printf, 4, 5)));
 void start_block(Block& block, long number);
 bool run_block(Block& block);  // to its end, false; or to a barrier of the grid, true
+// Ends the launch as `interrupt` does, from any of its threads.
+void set_interrupted(const Thread& thread, Site site, size_t code);
 void release_barrier(Block& block);
 
 }  // namespace emulator

@@ -13,6 +13,7 @@ template <class T>
 struct Shuffle {
   T value;
   int source;
+  bool received;  // whether `source` was there to give its value
 
   EMULATOR_OWN static void run(void* const* payloads, unsigned lanes) {
     Shuffle before[32];
@@ -24,8 +25,9 @@ struct Shuffle {
       int from = before[i].source;
       if (lanes >> from & 1)
         out = before[from].value;
-      else  // undefined on a GPU, where the lane is not in the mask or has left: make it show
+      else  // undefined on a GPU: make it show
         memset(static_cast<void*>(&out), 0xFF, sizeof out);
+      static_cast<Shuffle*>(payloads[i])->received = lanes >> from & 1;
     }
   }
 };
@@ -33,8 +35,9 @@ struct Shuffle {
 template <class T>
 EMULATOR_OWN inline T shuffle(const char* name, unsigned mask, T value, int source, Site site) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles move values of 4 or 8 bytes");
-  Shuffle<T> payload{value, source};
+  Shuffle<T> payload{value, source, false};
   meet(name, Shuffle<T>::run, &payload, mask, site);
+  if (checker::PRESENT && !payload.received) undefined_shuffle(name, mask, source, site);
   return payload.value;
 }
 

@@ -10,8 +10,9 @@ at `grid_sync()`, and `-Dname=value` defines a macro. An instance of a template 
 arguments, in quotes where they hold spaces.
 
 A number is written as it is; an array as `[sizes]`, which takes its type from the parameter, or
-`dtype[sizes]`, and after a colon what it holds: `random` (of floats standard normal, of integers
-0 to 9), `arange`, `empty` (of floats: a read of it before a write is a finding), or a number.
+`type[sizes]`, and after a colon what it holds: `random` (of floats standard normal, of integers
+0 to 9), `arange`, `empty` (of floats: a read of it before a write is a finding), or a number. A
+type has C's name or NumPy's: `int` is `int32`, `float` is `float32`, `double` is `float64`.
 Without one, what a kernel may only read is random, the rest empty. `@name` is the array that an
 earlier line of the file gave the parameter of that name, and `null` no array.
 """
@@ -29,11 +30,29 @@ import numpy as np
 
 from tinyvid.errors import UserError, nearest
 from tinyvid.kernels import launch
-from tinyvid.kernels.emulator import native
-from tinyvid.kernels.emulator.module import Module
+from tinyvid.kernels.emulator import build, native
+from tinyvid.kernels.emulator.module import KernelFault, Module
 
 _ARRAY = re.compile(r"(?P<dtype>\w*)\[(?P<sizes>[\d,x\s]*)\](?::(?P<fill>.+))?$")
 _WORDS = ("grid", "block", "shared", "cooperative")
+# C's names of types, as CUDA sizes them; the others are NumPy's.
+_C_TYPES = {
+    "char": "int8",
+    "uchar": "uint8",
+    "short": "int16",
+    "ushort": "uint16",
+    "half": "float16",
+    "int": "int32",
+    "uint": "uint32",
+    "unsigned": "uint32",
+    "long": "int64",
+    "ulong": "uint64",
+    "longlong": "int64",
+    "ulonglong": "uint64",
+    "size_t": "uint64",
+    "float": "float32",
+    "double": "float64",
+}
 
 
 @dataclass
@@ -122,32 +141,50 @@ class Runner:
     Attributes:
         unwritten: where an array that was empty still has elements that no kernel has written,
             `kernel: name` -> (how many, of how many).
+        left_out: the places of launches that were not made in some run, since they share an array
+            with one that a fault has ended.
 
     Raises:
         UserError: the file does not compile, or a launch does not fit its kernels.
     """
 
     def __init__(self, file: str | Path, launches: Iterable[Written], seed: int = 0):
-        self._launches = [(written, self._module(file, written)) for written in launches]
+        launches = list(launches)
+        names = [written.kernel for written in launches]  # a GPU would want extern "C"
+        self._launches = [(written, self._module(file, written, names)) for written in launches]
         self._seed = seed
         self.unwritten: dict[str, tuple[int, int]] = {}
+        self.left_out: dict[str, None] = {}  # in order
         self._arguments()  # finds what is wrong before anything runs
 
     def __call__(self) -> None:
-        """Make the launches on new arrays."""
+        """Make the launches on new arrays. After a fault those go on that it does not touch."""
         self.unwritten = {}
+        lost: set[int] = set()  # arrays, by identity: of launches that did not end
         for (written, module), args in zip(self._launches, self._arguments(), strict=True):
+            arrays = {id(arg) for arg in args if isinstance(arg, np.ndarray)}
+            if lost & arrays:
+                lost |= arrays
+                self.left_out[f"{written.where}: {written.kernel}"] = None
+                continue
             function = module.get_function(written.kernel)
-            function(written.grid, written.block, args, shared_mem=written.shared)
+            try:
+                function(written.grid, written.block, args, shared_mem=written.shared)
+            except KernelFault:  # `watch` has been told
+                lost |= arrays
         for place, array in self._empty.items():
             missing = int(np.count_nonzero(_unset(array)))
             if missing:
                 self.unwritten[place] = missing, array.size
 
     @staticmethod
-    def _module(file: str | Path, written: Written) -> Module:
-        instance = [written.kernel] if "<" in written.kernel else []
-        return launch.load(file, written.defines, "emulator", instance, written.cooperative)
+    def _module(file: str | Path, written: Written, names: list[str]) -> Module:
+        """Return the module of a launch, with all `names` that its macros leave in the file."""
+        source = build.read(file, written.defines)
+        if source.kernel(written.kernel) is None:
+            raise build.no_kernel(file, written.kernel, source.kernels)
+        there = [name for name in dict.fromkeys(names) if source.kernel(name)]
+        return launch.load(file, written.defines, "emulator", there, written.cooperative)
 
     def _arguments(self) -> list[list[Any]]:
         """Return the arguments of each launch."""
@@ -227,9 +264,16 @@ def _dtype(place: str, text: str, parameter: native.Parameter) -> np.dtype:
             raise UserError(f"{place}: say of what type it is, such as float32[1000]")
         return np.dtype(f"{kind}{size}")
     try:
-        return np.dtype(text)
+        dtype = np.dtype(_C_TYPES.get(text, text))
     except TypeError:
-        raise UserError(f"{place}: {text!r} is no type of NumPy's, such as float32") from None
+        dtype = None
+    if dtype is None or dtype.kind not in "biuf":
+        known = [*_C_TYPES, "int32", "int64", "uint8", "float16", "float32", "float64"]
+        raise UserError(
+            f"{place}: {text!r} is no type of numbers, such as float or float32."
+            f"{nearest(text, known)}"
+        )
+    return dtype
 
 
 def _filled(

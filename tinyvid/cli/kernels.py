@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import linecache
-import runpy
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from tinyvid.cli import certificate
+from tinyvid.cli.launches import Planned, planned
+from tinyvid.cli.shown import Command, Group
 from tinyvid.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -20,15 +19,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tinyvid.kernels.emulator.check import Report
-    from tinyvid.kernels.emulator.report import LineCount
+    from tinyvid.kernels.emulator.report import Finding, LineCount
 
-app = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
+app = typer.Typer(cls=Group, no_args_is_help=False, rich_markup_mode="rich")
 
 LEGEND = """\
 moved   shared: wavefronts, each one word from every bank; global: sectors of 32 bytes
 fewest  how few would do for as many lanes and bytes; 1.00x is perfect"""
-
-Launches = list[tuple[str, Callable[[], object]]]
 
 
 @app.callback(invoke_without_command=True)
@@ -49,18 +46,22 @@ def kernels(
         certificate.show(variant, run)
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     files: Annotated[list[Path], typer.Argument(help="CUDA C++ files.")],
     kernel: Annotated[str | None, typer.Option(help="The kernel to launch, such as saxpy.")] = None,
-    grid: Annotated[str, typer.Option(help="Blocks: 4 or 4,2,1.")] = "1",
-    block: Annotated[str, typer.Option(help="Threads of a block: 256 or 16,16.")] = "1",
-    shared: Annotated[int, typer.Option(help="Bytes of dynamic shared memory.")] = 0,
+    grid: Annotated[str | None, typer.Option(help="Blocks: 4 or 4,2,1.", show_default="1")] = None,
+    block: Annotated[
+        str | None, typer.Option(help="Threads of a block: 256 or 16,16.", show_default="1")
+    ] = None,
+    shared: Annotated[
+        int | None, typer.Option(help="Bytes of dynamic shared memory.", show_default="0")
+    ] = None,
     cooperative: Annotated[
         bool, typer.Option("--cooperative", help="All blocks at once, for grid_sync().")
     ] = False,
     arg: Annotated[
-        list[str] | None, typer.Option(help="An argument: x=[1000]:random or n=1000.")
+        list[str] | None, typer.Option(help="An argument: x=[1000]:random, k=int[9] or n=1000.")
     ] = None,
     define: Annotated[
         list[str] | None, typer.Option("--define", "-D", help="A macro: N=5.")
@@ -79,7 +80,10 @@ def check(
     ] = True,
     only: Annotated[
         str,
-        typer.Option(help="Of a file of tinyvid's: launches named so, such as 'dgrad plain'."),
+        typer.Option(
+            help="Of a file with several launches: the one of this name, such as 'dgrad plain'; "
+            "else all whose names hold it."
+        ),
     ] = "",
 ) -> None:
     """Run kernels on the CPU and look for races and accesses out of place.
@@ -87,7 +91,7 @@ def check(
     Finds races within a block and between blocks, accesses out of bounds,
     reads of what nobody wrote, divergent barriers, misaligned vectors and
     asynchronous copies not waited for; and counts bank conflicts and
-    memory sectors for each line. The exit code is 1 if something is found.
+    memory sectors for each line.
 
     What to launch stands in comments of the file,
 
@@ -95,6 +99,10 @@ def check(
 
     or in the options (--kernel saxpy --grid 4 --arg x=[1000] ...), or in a
     Python file. A copy of a file of tinyvid's own runs on all its cases.
+
+    The exit code is 0 when nothing is found, 1 when something is, and 2 when
+    a file cannot be checked or the command makes no sense; of several files
+    the highest. Ctrl-C ends a kernel that does not, with 130.
     """
     from rich.console import Console
 
@@ -102,25 +110,35 @@ def check(
 
     schedules = _chosen("--schedule", schedule, SCHEDULES)
     landings = _chosen("--copies", copies, COPIES)
-    words: list[str] | None = None
+    words = None
+    parts = {"--grid": grid, "--block": block, "--shared": shared, "--arg": arg}
+    given = [option for option, value in parts.items() if value is not None]
+    given += ["--cooperative"] * cooperative
+    if kernel is None and given:
+        raise UserError(
+            f"{', '.join(given)} belong{'s' * (len(given) == 1)} to a launch: name its --kernel, "
+            "too; launches in a file's comments and in Python have their own"
+        )
     if kernel is not None:
-        words = [kernel, f"grid={grid}", f"block={block}", f"shared={shared}"]
+        if script is not None:
+            raise UserError("--kernel and --with both say what to launch: give one of them")
+        words = [kernel, f"grid={grid or 1}", f"block={block or 1}", f"shared={shared or 0}"]
         words += [f"cooperative={int(cooperative)}", *(arg or [])]
-    elif arg:
-        raise UserError("--arg belongs to a launch: name its --kernel, too")
     console = Console()
-    found = 0
+
+    def check_file(file: Path) -> int:
+        with planned(file, words, define or [], script, only) as plan:
+            return _run(file, plan, schedules, landings, seed, counts, console)
+
+    worst = 0
     for file in files:
-        with _launches(file, words, define or [], script) as (launches, notes):
-            chosen = [launch for launch in launches if only in launch[0]]
-            if not chosen:
-                names = [name for name, _ in launches]
-                raise UserError(f"{file}: no launch is named {only!r}.{nearest(only, names)}")
-            report, first_in, seconds = _run(chosen, schedules, landings, seed, counts, console)
-            _tell(file, report, first_in, seconds, len(chosen), notes(), console)
-            found += len(report.findings)
-    if found:
-        raise typer.Exit(1)
+        try:
+            worst = max(worst, check_file(file))
+        except UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            worst = 2
+    if worst:
+        raise typer.Exit(worst)
 
 
 def _chosen(option: str, value: str, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -133,91 +151,73 @@ def _chosen(option: str, value: str, known: tuple[str, ...]) -> tuple[str, ...]:
     return (value,)
 
 
-@contextmanager
-def _launches(
-    file: Path, words: list[str] | None, define: list[str], script: Path | None
-) -> Iterator[tuple[Launches, Callable[[], list[str]]]]:
-    """Yield what to launch of a file, and what there is to say of it afterwards."""
-    from tinyvid.kernels import files, launch
-    from tinyvid.kernels.emulator import options
-    from tinyvid.kernels.emulator.written import Runner, in_file, parse
-
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
-    defines = [f"-D{text}" for text in define]
-    written = [parse([*words, *defines], "the options")] if words else in_file(file)
-    original = files.original_of(file)
-    with options(checked=True):
-        if script is not None and not words:
-            function = _function_of(script)
-            module = launch.load(file, dict(_macro(text) for text in define), "emulator")
-            yield [(script.name, lambda: function(module))], list
-        elif written:
-            for one in written:
-                one.defines.update(_macro(text) for text in define)
-            runner = Runner(file, written)
-            yield [(", ".join(one.kernel for one in written), runner)], lambda: _notes(runner)
-        elif original is not None:
-            with launch.stand_in(original, file):
-                yield list(files.launches_of(original)), list
-        else:
-            raise UserError(
-                f"{file}: nothing says how to launch it; write above its kernel, for example\n"
-                "  // check: saxpy grid=4 block=256 a=2.5 x=[1000] y=[1000]:zeros n=1000\n"
-                "or use --kernel and --arg, or --with a Python file"
-            )
-
-
-def _macro(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name.isidentifier():
-        raise UserError(f"--define {text}: write NAME or NAME=value")
-    return name, value if equals else "1"
-
-
-def _function_of(script: Path) -> Callable:
-    if not script.is_file():
-        raise UserError(f"{script}: no such file")
-    function = runpy.run_path(str(script)).get("launch")
-    if not callable(function):
-        raise UserError(f"{script}: it must define launch(module), which makes the launches")
-    return function
-
-
-def _notes(runner) -> list[str]:
-    return [
-        f"{place}: {missing} of {size} elements were never written"
-        for place, (missing, size) in runner.unwritten.items()
-    ]
+# ---- running -----------------------------------------------------------------------------------
 
 
 def _run(
-    launches: Launches,
+    file: Path,
+    plan: Planned,
     schedules: tuple[str, ...],
     copies: tuple[str, ...],
     seed: int,
     counts: bool,
     console: Console,
-) -> tuple[Report, list[str], float]:
-    """Return what was found, in which launch each finding came first, and the seconds it took."""
+) -> int:
+    """Check the launches of a file, and print what is found; returns the exit code.
+
+    Raises:
+        UserError: nothing is launched, or a script of the user's raises.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+    from tinyvid.kernels.emulator import KernelInterrupted
     from tinyvid.kernels.emulator.check import Report, check
 
     report = Report()
-    first_in: list[str] = []
+    first_in: list[str] = []  # of each finding, the launch in which it came first
+    ended: list[str] = []
     start = time.perf_counter()
+
+    def tell() -> None:
+        seconds = time.perf_counter() - start
+        notes = plan.left_out()
+        left = "a fault ended it, and left out what it launches after that"
+        notes += [f"{name}: {left}" for name in ended]
+        notes += [] if report.findings else plan.unwritten()  # else results mean little
+        _tell(file, report, first_in, seconds, len(plan.launches), notes, console)
+
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as progress:
-        task = progress.add_task("", total=len(launches))
-        for name, run in launches:
-            progress.update(task, description=name)
-            check(run, schedules, copies, seed, counts, report)
-            first_in += [name] * (len(report.findings) - len(first_in))
-            progress.advance(task)
-    return report, first_in, time.perf_counter() - start
+    try:
+        with Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as progress:
+            task = progress.add_task("", total=len(plan.launches))
+            for name, run in plan.launches:
+                progress.update(task, description=name)
+                before = report.cut_short
+                try:
+                    check(run, schedules, copies, seed, counts, report)
+                finally:
+                    first_in += [name] * (len(report.findings) - len(first_in))
+                ended += [name] * (report.cut_short > before)
+                progress.advance(task)
+    except UserError:
+        if report.findings:
+            tell()
+        raise
+    except KernelInterrupted as stop:
+        if report.findings:
+            tell()
+        typer.echo(
+            f"stopped: {stop}.\nA thread that waits for another one to write waits for ever here: "
+            "the others run only when it comes to a barrier.",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    if not report.launches:
+        raise UserError(f"{plan.launches[0][0]}: it launches nothing")
+    tell()
+    return 1 if report.findings else 0
 
 
 # ---- what is printed ---------------------------------------------------------------------------
@@ -240,24 +240,42 @@ def _tell(
         console.print(table(report.counts, console.width), highlight=False)
         line(LEGEND, "dim")
     for finding, name in zip(report.findings, first_in, strict=True):
-        line(f"\n{finding}", "red")
-        # The lines themselves, and where this file called a helper that they stand in.
-        callers = [c for c in finding.callers if Path(c.file).name == file.name]
-        for place in dict.fromkeys([finding.place, finding.other_place, *callers]):
-            text = linecache.getline(place.file, place.line).strip() if place else ""
-            if place and text:
-                where = place.line if Path(place.file).name == file.name else str(place)
-                line(f"  {where:>5}  {text}", "dim")
+        line(f"\n{finding.sentence}", "red")
+        for row in _source(finding, file):
+            line(row, "dim")
         if cases > 1:
             line(f"  first in {name}", "dim")
     count = len(report.findings)
-    for note in notes if not count else []:  # after a finding, results mean little
+    for note in notes:
         line(f"note: {note}", "yellow")
-    ran = f"{report.launches} launches" + (f" of {cases} cases" if cases > 1 else "")
+    ran = _number(report.launches, "launch", "es") + (f" of {cases} cases" if cases > 1 else "")
     if count:
-        line(f"{count} finding{'s' * (count > 1)} in {ran}, {seconds:.1f} s", "bold red")
+        line(f"{_number(count, 'finding')} in {ran}, {seconds:.1f} s", "bold red")
     else:
         line(f"nothing found in {ran}, {seconds:.1f} s", "bold green")
+
+
+def _source(finding: Finding, file: Path) -> list[str]:
+    """Return the lines that a finding names, each with those from where its function was called."""
+    # At the end of a copy it is found that the source has changed.
+    led = "waits" if finding.kind == "source changed during copy" else "from"
+    ends = [(finding.action, finding.place, led, finding.callers)]
+    if finding.other_place is not None:
+        ends.append((finding.other_action, finding.other_place, "from", finding.other_callers))
+    rows = []
+    for action, place, led, callers in ends:
+        for what, one in [(action, place), *((led, caller) for caller in callers)]:
+            text = linecache.getline(one.file, one.line).strip()
+            name = Path(one.file).name
+            row = (what, str(one.line) if name == file.name else f"{name}:{one.line}", text)
+            if text and row not in rows:
+                rows.append(row)
+    widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
+    return [f"  {what:{widths[0]}} {where:>{widths[1]}}  {text}" for what, where, text in rows]
+
+
+def _number(count: int, of: str, several: str = "s") -> str:
+    return f"{count} {of}{several * (count != 1)}"
 
 
 def table(counts: list[LineCount], width: int = 80) -> Table:

@@ -82,6 +82,7 @@ KERNEL atomic_and_plain(int* x) {
 KERNEL bytes(unsigned char* x) {
   __shared__ unsigned char s[64];
   s[threadIdx.x] = x[threadIdx.x];
+  __syncwarp();
   s[threadIdx.x / 2] = 1;  // ! bytes
 }
 
@@ -130,7 +131,8 @@ KERNEL ldmatrix_without_barrier(unsigned* out) {
 
 KERNEL past_the_end(const float* x, float* y, int n) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i <= n) y[i < n ? i : 0] = x[i];  // ! past_the_end
+  const float v = i <= n ? x[i] : 0.0f;  // ! past_the_end
+  if (i < n) y[i] = v;
 }
 
 KERNEL before_the_start(float* x) {
@@ -146,6 +148,12 @@ KERNEL into_the_next_array(float* x) {
   a[threadIdx.x + 1] = 1.0f;  // ! into_the_next_array
   __syncwarp();
   x[threadIdx.x] = a[threadIdx.x] + b[threadIdx.x];
+}
+
+KERNEL next_to_it(float* y, int reads) {
+  y[threadIdx.x + 1] = 1.0f;  // ! next_to_it
+  __syncthreads();
+  if (reads) y[threadIdx.x] += 1.0f;
 }
 
 KERNEL past_dynamic(float* x) {
@@ -186,6 +194,10 @@ KERNEL of_the_block_before(float* x) {
   x[blockIdx.x * 32 + threadIdx.x] = s[threadIdx.x];  // ! of_the_block_before
 }
 
+KERNEL halves(float* y) {
+  y[blockIdx.x * 32 + threadIdx.x] /= 2.0f;  // ! halves
+}
+
 KERNEL adds_to_nothing(float* y, int n) {
   if (threadIdx.x < n) y[threadIdx.x] = 0.0f;
   y[threadIdx.x] += 1.0f;  // ! adds_to_nothing
@@ -195,7 +207,7 @@ KERNEL adds_to_nothing(float* y, int n) {
 
 KERNEL divergent_barrier(float* x) {
   if (threadIdx.x < 16)
-    __syncthreads();
+    __syncthreads();  // !! divergent_barrier
   else
     __syncthreads();  // ! divergent_barrier
   x[threadIdx.x] = 1.0f;
@@ -210,7 +222,34 @@ KERNEL leaves_early(float* x) {
 KERNEL divergent_shuffle(float* x) {
   float v = x[threadIdx.x];
   if (threadIdx.x < 16) v = __shfl_sync(0xffffffffu, v, 0);  // ! divergent_shuffle
-  __syncthreads();
+  __syncthreads();  // !! divergent_shuffle
+  x[threadIdx.x] = v;
+}
+
+KERNEL barriers_in_one_line(float* x) {
+  // clang-format off
+  if (threadIdx.x < 16) __syncthreads(); else __syncthreads();  // ! barriers_in_one_line
+  // clang-format on
+  x[threadIdx.x] = 1.0f;
+}
+
+KERNEL shuffle_from_one_that_left(float* x) {
+  if (threadIdx.x >= 24) return;
+  float v = x[threadIdx.x];
+  v = __shfl_xor_sync(0xffffffffu, v, 8);  // ! shuffle_from_one_that_left
+  x[threadIdx.x] = v;
+}
+
+KERNEL shuffle_from_no_thread(float* x, float* sums) {
+  float sum = x[threadIdx.x];  // the second warp has 8 lanes
+  for (int step = 16; step > 0; step /= 2)
+    sum += __shfl_down_sync(0xffffffffu, sum, step);  // ! shuffle_from_no_thread
+  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
+}
+
+KERNEL shuffle_from_one_not_named(float* x) {
+  float v = x[threadIdx.x];
+  if (threadIdx.x < 16) v = __shfl_sync(0x0000ffffu, v, 20);  // ! shuffle_from_one_not_named
   x[threadIdx.x] = v;
 }
 

@@ -22,6 +22,15 @@ extern "C" __global__ void two_shuffles(float* x) {
     v += __shfl_xor_sync(ALL, v, 2);  // fault: two_shuffles, other
   x[threadIdx.x] = v;
 }
+// clang-format off
+extern "C" __global__ void barriers_in_a_line(float* x) {
+  if (threadIdx.x < 32) __syncthreads(); else __syncthreads();  // fault: barriers_in_a_line
+}
+extern "C" __global__ void shuffles_in_a_line(float* x) {
+  const float v = x[threadIdx.x];
+  x[threadIdx.x] = threadIdx.x % 2 ? __shfl_xor_sync(ALL, v, 1) : __shfl_xor_sync(ALL, v, 2);  // fault: shuffles_in_a_line
+}
+// clang-format on
 extern "C" __global__ void two_masks(float* x) {
   unsigned mask = threadIdx.x % 32 < 16 ? 0x0000ffffu : ALL;
   x[threadIdx.x] = __any_sync(mask, 1);  // fault: two_masks, one
@@ -105,9 +114,16 @@ extern "C" __global__ void deep(volatile int* x) {  // fault: deep
   x[0] = local[x[0]];
 }
 
-extern "C" __global__ void right(float* x) { x[threadIdx.x] = 1; }
-extern "C" __global__ void spins(volatile float* x) {
-  if (threadIdx.x == 0)
-    while (x[1] == 0) x[2] = x[1];  // fault: spins
-  x[1] = 1;
+extern "C" __global__ void asserts(float* x) {
+  assert(threadIdx.x < 30);  // fault: asserts
+}
+extern "C" __global__ void traps(float* x) {
+  if (threadIdx.x == 33) __trap();  // fault: traps
+}
+
+extern "C" __global__ void right(float* x) {
+  __shared__ float s[512];
+  s[threadIdx.x] = 1;
+  __syncthreads();  // s is written
+  x[threadIdx.x] = s[511 - threadIdx.x];
 }

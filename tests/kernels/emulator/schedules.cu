@@ -1,4 +1,4 @@
-// Kernels whose results tell who went first, and a plain one to check.
+// Kernels whose results tell who went first, a plain one to check, and some that never end.
 
 // Without the barrier that belongs here, a warp reads what the other may not have written.
 extern "C" __global__ void who_is_first(float* out) {
@@ -17,4 +17,24 @@ extern "C" __global__ void blocks_in_order(int* order) {
 extern "C" __global__ void halves(const float* never_written, float* y, int n) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < n) y[i] = never_written[i] / 2;
+}
+
+// ---- what never ends ---------------------------------------------------------------------------
+
+// The first block takes long enough for the others to be handed to other OS threads.
+extern "C" __global__ void spins(volatile float* x) {
+  for (int i = 0; i < 100000 && blockIdx.x == 0; i++) x[2] = x[3];  // stop: spins, at first
+  if (threadIdx.x == 0 && blockIdx.x > 0)
+    while (x[1] == 0) x[2] = x[1];  // stop: spins
+  if (blockIdx.x > 0) x[1] = 1;
+}
+extern "C" __global__ void spins_alone(volatile float* x) {
+  if (threadIdx.x < 40) __syncthreads();  // wait: spins_alone
+  while (x[1] == 0) x[2] = x[1];  // stop: spins_alone
+}
+extern "C" __global__ void meets_for_ever(volatile float* x) {
+  while (true) {      // stop: meets_for_ever
+    __syncthreads();  // stop: meets_for_ever
+    x[2] = x[1];      // stop: meets_for_ever
+  }
 }

@@ -38,6 +38,19 @@ KERNEL halves_meet(float* x) {
   x[threadIdx.x] = s[threadIdx.x ^ 16];
 }
 
+// Votes, matches and sums go by the lanes that are left; a shuffle may ask one of these.
+KERNEL those_that_are_left(int* x) {
+  const int lane = threadIdx.x;
+  if (lane >= 20) return;
+  const unsigned all = 0xffffffffu;
+  int right = __ballot_sync(all, 1) == 0x000fffffu;
+  right += __all_sync(all, lane < 20) + !__any_sync(all, lane >= 20);
+  right += __popc(__match_any_sync(all, lane / 10)) == 10;
+  right += __reduce_add_sync(all, lane) == 190;
+  right += __shfl_sync(all, lane, 19 - lane) == 19 - lane;
+  x[lane] = right;
+}
+
 // Pairs meet, then fours: what a lane learns from its pair it passes on.
 KERNEL pairs_then_fours(float* x) {
   __shared__ float s[32];

@@ -60,7 +60,7 @@ def found_in(file, kernel, *launched, **more) -> list[Finding]:
 # the other end.
 
 RACE, OUT, UNSET = "race", "out of bounds", "uninitialised read"
-COPY, ALIGN = "copy not waited for", "misaligned access"
+COPY, ALIGN, SHUFFLE = "copy not waited for", "misaligned access", "undefined shuffle"
 FAULTS = {
     # races
     "no_barrier": ((1, 64, lambda: [floats(64)]), RACE, 32, 0, "writes s", (0, 0)),
@@ -98,6 +98,7 @@ FAULTS = {
     "past_the_end": ((2, 50, lambda: [floats(99), unset(99), 99]), OUT, 49, 1, "reads x", None),
     "before_the_start": ((1, 32, lambda: [floats(8)]), OUT, 0, 0, "writes x", None),
     "into_the_next_array": ((1, 32, lambda: [floats(32)]), OUT, 31, 0, "writes a", None),
+    "next_to_it": ((1, 64, lambda: [unset(64), 1]), OUT, 63, 0, "writes y", None),
     "past_dynamic": ((1, 33, lambda: [floats(33)], 128), OUT, 32, 0, "writes s", None),
     "partly_outside": ((1, 1, lambda: [floats(10), 10]), OUT, 0, 0, "reads x", None),
     "far_away": ((1, 1, lambda: [floats(10), np.int64(1 << 30)]), OUT, 0, 0, "writes ", None),
@@ -109,11 +110,19 @@ FAULTS = {
     # what nobody wrote
     "shared_unwritten": ((1, 64, lambda: [floats(64)]), UNSET, 60, 0, "reads s", None),
     "of_the_block_before": ((2, 32, lambda: [unset(64)]), UNSET, 0, 1, "reads s", None),
+    "halves": ((2, 32, lambda: [unset(64)]), UNSET, 0, 0, "reads y", None),
     "adds_to_nothing": ((1, 64, lambda: [unset(64), 60]), UNSET, 60, 0, "reads y", None),
     # where threads meet, and alignment: the runtime finds these
     "divergent_barrier": ((1, 32, lambda: [unset(32)]), "divergent barrier", 16, 0, " ", None),
     "leaves_early": ((1, 64, lambda: [unset(64)]), "divergent barrier", 0, 0, " ", None),
     "divergent_shuffle": ((1, 32, lambda: [floats(32)]), "divergent collective", 0, 0, " ", None),
+    "barriers_in_one_line": ((1, 32, lambda: [unset(32)]), "divergent barrier", 16, 0, " ", None),
+    "shuffle_from_one_that_left": ((1, 32, lambda: [floats(32)]), SHUFFLE, 16, 0, " ", None),
+    "shuffle_from_no_thread": (
+        (1, 40, lambda: [floats(40), unset(2)]),
+        *(SHUFFLE, 32, 0, " ", None),
+    ),
+    "shuffle_from_one_not_named": ((1, 32, lambda: [floats(32)]), SHUFFLE, 0, 0, " ", None),
     "misaligned_load4": ((1, 32, lambda: [floats(64)]), ALIGN, 1, 0, " ", None),
     "misaligned_cast": ((1, 32, lambda: [floats(64), unset(32)]), ALIGN, 1, 0, " ", None),
     # asynchronous copies
@@ -148,6 +157,9 @@ def test_a_planted_fault_is_found_at_its_line(kernel):
     assert {finding.line, finding.other_line or lines[-1]} == set(lines)
     assert Path(finding.file).name == "accesses.cu"
     assert f"accesses.cu:{finding.line}: {kind}: {kernel}, block ({block}, 0, 0)" in str(finding)
+    assert re.search(
+        r"thread \(\d+, 0, 0\)(?: reads| writes| updates| copies|: [a-z_])", str(finding)
+    )
     assert (finding.thread, finding.block) == ((thread, 0, 0), (block, 0, 0))
     assert f"{finding.action} {finding.array}" == what
     if other is None:
@@ -172,7 +184,7 @@ def test_a_planted_fault_is_found_whoever_goes_first(kernel):
         there = [f for f in report.findings if f.kind == kind and f.line in lines]
         # Which of the two barriers is the wrong one is a matter of who comes first.
         assert there or kind == "divergent barrier", (schedule, copies, report.findings)
-        assert kind in [f.kind for f in report.findings]
+        assert {f.kind for f in report.findings} == {kind}  # and nothing that follows from it
 
 
 def test_every_planted_fault_has_a_kernel_and_a_line():
@@ -205,6 +217,8 @@ def test_parts_of_a_warp_meet():
     (x,) = sound("pairs_then_fours", (1,), (32,), lambda: [floats(32)])
     start, lanes = floats(32), np.arange(32)
     assert_close(x, start[lanes ^ 1] + start[lanes ^ 2] + start[lanes ^ 3], rtol=1e-6)
+    (x,) = sound("those_that_are_left", (1,), (32,), lambda: [np.zeros(32, i32)])
+    assert_close(x, np.where(lanes < 20, 6, 0).astype(i32))
 
 
 @pytest.mark.parametrize("n", [4, 256, 260, 1000])
@@ -412,14 +426,35 @@ def test_requests_of_all_warps_are_counted():
 
 def test_findings_are_raised_together_or_collected():
     with pytest.raises(AccessError) as raised, options(checked=True):
-        launch("accesses.cu", "no_barrier", (1,), (64,), [floats(64)])
-    assert {f.kind for f in raised.value.findings} == {RACE, UNSET}
+        launch("accesses.cu", "blocks_read_and_write", (3,), (64,), [floats(200)])
+    assert {f.kind for f in raised.value.findings} == {RACE, OUT}
     assert all(str(f) in str(raised.value) for f in raised.value.findings)
     report = check(lambda: launch("accesses.cu", "no_barrier", (1,), (64,), [floats(64)]))
     assert report.launches == 6
     # A line is told once, and both kinds of race between two lines are one.
-    assert sorted(f.kind for f in report.findings) == [RACE, UNSET]
-    assert next(f for f in report.findings if f.kind == RACE).count == 6 * 64
+    (race,) = report.findings
+    assert (race.kind, race.count) == (RACE, 6 * 64)
+
+
+def test_a_fault_is_told_without_the_reads_that_follow_from_it():
+    def kinds(*launches):
+        def run():
+            for name, grid, size, args in launches:
+                launch("accesses.cu", name, (grid,), (size,), args)
+
+        y.fill(unset(1)[0])
+        return [f.kind for f in check(run, ["forward"], ["late"]).findings]
+
+    # Half of what is read has not been written yet, since nobody waited.
+    y = unset(64)
+    assert kinds(("no_barrier", 1, 64, [floats(64)])) == [RACE]
+    # An index off by one leaves an element unwritten that the kernel, or the next one, reads.
+    assert kinds(("next_to_it", 1, 64, [y, 1])) == [OUT]
+    assert kinds(("next_to_it", 1, 64, [y, 0]), ("halves", 2, 32, [y])) == [OUT]
+    # Of its own accord it is told, and a later one of another run too.
+    assert kinds(("halves", 2, 32, [y])) == [UNSET]
+    report = check(lambda: launch("accesses.cu", "halves", (2,), (32,), [unset(64)]))
+    assert [f.count for f in report.findings] == [6 * 64]
 
 
 def test_a_launch_goes_on_after_a_finding_and_does_no_harm():

@@ -1,25 +1,27 @@
 """Each fault that ends a launch is caught, and named with line, block and thread."""
 
+import os
+import re
 import signal
-import subprocess
-import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 from emulated import HERE, SCHEDULES, module, needs_compiler
 
-from tinyvid.kernels.emulator import KernelFault, options
+from tinyvid.kernels.emulator import KernelFault, KernelInterrupted, options
+from tinyvid.kernels.emulator.module import _ONE_AT_A_TIME
 
 pytestmark = needs_compiler
 
 BARRIER, COLLECTIVE, ALIGNMENT = "divergent barrier", "divergent collective", "misaligned access"
 
 
-def lines(kernel):
-    """Return the lines of faults.cu that are to blame for the kernel's fault."""
-    text = (HERE / "faults.cu").read_text().splitlines()
-    return {n for n, row in enumerate(text, 1) if row.partition("// fault: ")[2].startswith(kernel)}
+def lines(kernel, mark="// fault: ", file="faults.cu"):
+    """Return the lines of a file that are to blame for what happens to the kernel."""
+    text = (HERE / file).read_text().splitlines()
+    return {n for n, row in enumerate(text, 1) if row.partition(mark)[2].startswith(kernel)}
 
 
 def fault(kernel, dtype=np.float32, blocks=1, threads=64, cooperative=False, **launch):
@@ -43,6 +45,8 @@ def fault(kernel, dtype=np.float32, blocks=1, threads=64, cooperative=False, **l
     [
         ("some_skip_the_barrier", BARRIER, "has left the kernel"),
         ("two_barriers", BARRIER, "waits at __syncthreads in line"),
+        ("barriers_in_a_line", BARRIER, "waits at another __syncthreads in line"),
+        ("shuffles_in_a_line", COLLECTIVE, "waits at another __shfl_xor_sync with mask"),
         ("two_shuffles", COLLECTIVE, "waits at __shfl_xor_sync with mask 0xffffffff in line"),
         ("two_masks", COLLECTIVE, "with mask 0x"),
         ("not_named", COLLECTIVE, "the mask 0x7fffffff of __shfl_sync does not name lane 31"),
@@ -96,6 +100,15 @@ def test_asynchronous_copies_go_to_shared_memory():
     assert fault("copy_from_shared").kind == "wrong memory"
 
 
+def test_what_a_kernel_gives_up_itself():
+    found = fault("asserts")
+    assert (found.kind, found.text) == ("assertion failed", "threadIdx.x < 30 does not hold")
+    assert found.thread == (30, 0, 0)
+    found = fault("traps")
+    assert (found.kind, found.text) == ("trap", "it stops the kernel with __trap()")
+    assert found.thread == (33, 0, 0)
+
+
 def test_more_shared_memory_than_a_gpu_has():
     assert "take 52000 bytes" in fault("too_many_arrays").text
     assert "launched with 300000 bytes" in fault("too_much_dynamic", shared_mem=300_000).text
@@ -118,27 +131,68 @@ def test_a_fault_on_another_os_thread():
         assert fault("by_zero", np.int32, blocks=8).kind == "division by zero"
 
 
-def test_a_kernel_that_never_ends_is_left_by_a_second_interrupt():
-    code = (
-        # Where the tests run in the background, their children start with this signal ignored.
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "import os, sys, numpy as np; from tinyvid.kernels.emulator import Module; "
-        "spins = Module(sys.argv[1]).get_function('spins'); print('now', flush=True)\n"
-        "try: spins((8,), (64,), (np.zeros(64, np.float32),))\n"
-        "except KeyboardInterrupt: print('interrupted', flush=True); os._exit(0)"
+# ---- what never ends ---------------------------------------------------------------------------
+
+
+def interrupted(kernel, presses=1, **how):
+    """Launch a kernel that does not end, and press Ctrl-C once it has begun."""
+    endless = module("schedules.cu")
+    endless.built(how.get("checked", False))
+
+    def press():
+        for _ in range(presses):
+            while not _ONE_AT_A_TIME.locked():  # a launch runs
+                time.sleep(0.01)
+            time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with options(**how):
+        keyboard = threading.Thread(target=press)
+        keyboard.start()
+        with pytest.raises(KernelInterrupted) as caught:
+            endless.get_function(kernel)((6,), (64,), (np.zeros(64, np.float32),))
+        keyboard.join()
+    endless.get_function("blocks_in_order")((4,), (1,), (np.zeros(5, np.int32),))  # all goes on
+    return str(caught.value)
+
+
+@pytest.fixture
+def python_raises():
+    """Where tests run in the background, they start with this signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+ON = [{"workers": 1}, {"workers": 3}, {"checked": True}]
+
+
+@pytest.mark.usefixtures("python_raises")
+@pytest.mark.parametrize("how", ON, ids=["alone", "with_helpers", "checked"])
+@pytest.mark.parametrize("kernel", ["spins", "spins_alone", "meets_for_ever"])
+def test_control_c_ends_a_kernel_that_does_not_end(kernel, how):
+    says = interrupted(kernel, **how)
+    place = r"(?: in \S*schedules\.cu:(\d+), block \(\d, 0, 0\), thread \(\d+, 0, 0\).*)?"
+    found = re.fullmatch(rf"{kernel} was running{place}", says)
+    assert found, says
+    assert found[1] is None or int(found[1]) in lines(kernel, "// stop: ", "schedules.cu")
+
+
+@pytest.mark.usefixtures("python_raises")
+def test_it_is_told_who_waits_for_a_thread_that_spins():
+    says = interrupted("spins_alone", workers=1)
+    (barrier,) = lines("spins_alone", "// wait: ", "schedules.cu")
+    assert (
+        f"thread (40, 0, 0); 40 of its block's threads wait at __syncthreads in line {barrier}"
+        in says
     )
-    root = HERE.parents[2]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, HERE / "faults.cu"],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=root,
-    )
-    assert process.stdout.readline() == "now\n"
-    time.sleep(2)  # by now it spins, on a busy machine too
-    for _ in range(40):
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.5)
-    assert process.communicate(timeout=30)[0] == "interrupted\n"
-    assert process.returncode == 0
+
+
+def test_who_handles_control_c_otherwise_is_told_and_ends_the_kernel_at_the_second():
+    told = []
+    before = signal.signal(signal.SIGINT, lambda *_: told.append(1))
+    try:
+        assert interrupted("spins", presses=2).startswith("spins was running")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert told
