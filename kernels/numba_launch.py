@@ -19,10 +19,10 @@ from tinyvid.kernels.registry import simulated, why_not_there
 
 try:
     from numba import cuda
-except ImportError as error:  # a Numba that leaves CUDA to a package of its own
+except ImportError as error:  # such as a Numba that leaves CUDA to a package of its own
     raise UserError(
-        "kernels of Numba need numba-cuda, which is not installed: pip install 'tinyvid[cuda13]' "
-        "(or cuda12); for its simulator alone, pip install numba-cuda"
+        f"Numba's CUDA cannot be imported ({error}): pip install 'tinyvid[cuda13]' (or cuda12), "
+        "for its simulator alone pip install numba-cuda"
     ) from error
 
 if not simulated():
