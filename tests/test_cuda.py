@@ -110,7 +110,8 @@ def test_results_of_the_stand_in_stay_on_the_device(cupy):
 @needs_compiler
 @pytest.mark.parametrize("name", dict.fromkeys(name for name, _, _ in EXAMPLES))
 def test_an_operation_computes_on_cuda_what_it_does_on_the_cpu(cupy, name):
-    for number, example in [(i, e) for n, i, e in EXAMPLES if n == name]:
+    chosen = [(i, e) for n, i, e in EXAMPLES if n == name]
+    for number, example in chosen[:1] if name == "lstm" else chosen:  # which takes long to compile
         cupy_stand_in.reads.clear()
         results = run(example, "cuda")
         by_mask = name == "getitem" and number == 5  # whose number of elements must be known
