@@ -9,38 +9,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from tinyvid.cli import bench, gradcheck, inspect, kernels, train
+from tinyvid.cli.shown import Command, Group
 from tinyvid.errors import UserError
 
 
-def _plain(params: list[Any]) -> list[Any]:
-    """Show no type where there is no value to give, and each default in one pair of brackets."""
-    for param in params:
-        if param.param_type_name == "argument":
-            vars(param)["display_type_rich"] = lambda ctx: None  # its name says what it is
-        elif param.is_flag:
-            param.metavar = ""
-        if isinstance(param.show_default, str):  # it would be shown in brackets of its own
-            param.help = rf"{param.help} [dim]\[default: {param.show_default}][/dim]"
-            param.show_default = False
-    return params
-
-
-class _Command(TyperCommand):
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _plain(super().get_params(ctx))
-
-
-class _Group(TyperGroup):
-    """The commands in the order in which they are used, with errors told in one sentence."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _plain(super().get_params(ctx))
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.commands)
+class _Group(Group):
+    """The commands, with errors told in one sentence."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -82,14 +58,14 @@ def callback(
 
 
 _TRAINING, _LOOKING = "Train and test", "Look inside"
-app.command("train", cls=_Command, rich_help_panel=_TRAINING)(train.train)
-app.command("test", cls=_Command, rich_help_panel=_TRAINING)(train.evaluate)
-app.command("predict", cls=_Command, rich_help_panel=_TRAINING)(train.predict)
-app.command("crossval", cls=_Command, rich_help_panel=_TRAINING)(train.crossval)
-app.command("models", cls=_Command, rich_help_panel=_LOOKING)(inspect.models)
-app.command("summary", cls=_Command, rich_help_panel=_LOOKING)(inspect.summary)
-app.command("budget", cls=_Command, rich_help_panel=_LOOKING)(inspect.budget)
-app.command("gradcheck", cls=_Command, rich_help_panel=_LOOKING)(gradcheck.gradcheck)
+app.command("train", cls=Command, rich_help_panel=_TRAINING)(train.train)
+app.command("test", cls=Command, rich_help_panel=_TRAINING)(train.evaluate)
+app.command("predict", cls=Command, rich_help_panel=_TRAINING)(train.predict)
+app.command("crossval", cls=Command, rich_help_panel=_TRAINING)(train.crossval)
+app.command("models", cls=Command, rich_help_panel=_LOOKING)(inspect.models)
+app.command("summary", cls=Command, rich_help_panel=_LOOKING)(inspect.summary)
+app.command("budget", cls=Command, rich_help_panel=_LOOKING)(inspect.budget)
+app.command("gradcheck", cls=Command, rich_help_panel=_LOOKING)(gradcheck.gradcheck)
 app.add_typer(kernels.app, name="kernels", rich_help_panel=_LOOKING)
 app.add_typer(bench.app, name="bench", rich_help_panel=_LOOKING)
 
