@@ -15,6 +15,7 @@ pass still is for the tests to say, which run them; or for `--check --run`.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import textwrap
@@ -29,7 +30,7 @@ from tinyvid.kernels.inspection.compile import KERNELS, nvrtc_version
 from tinyvid.kernels.inspection.facts import Facts, inspect
 from tinyvid.kernels.inspection.program import Program, programs
 from tinyvid.kernels.inspection.roofline import GPUS, bound
-from tinyvid.kernels.registry import Kernel, Variant, kernels
+from tinyvid.kernels.registry import TARGETS, Kernel, Variant, kernels
 
 README = KERNELS / "README.md"
 BEGIN, END = "<!-- certificate: written by a script -->", "<!-- end of certificate -->"
@@ -41,7 +42,8 @@ _ABOUT = {
     CHECKED: (
         "Largest difference from the reference in float64, of float32 results, relative to the "
         "largest element; first and second derivatives in float64 against differences; memory "
-        "accesses under the emulator's checker, in six schedules."
+        "accesses under the emulator's checker, in six schedules. `numba/*` run in Numba's "
+        "simulator, on small cases."
     ),
     COMPILED: (
         "By NVRTC {version}, in float32 for the sizes of the layer named below. Kinds of "
@@ -97,7 +99,8 @@ def _run(kernel: Kernel, variant: Variant) -> tuple[str, ...]:
     from tinyvid.checking.suite import jobs
 
     cuda = variant.target == "cuda"
-    rows = [job.run() for job in jobs(kernel.name, variant.name, "emulator" if cuda else "cpu")]
+    device = "cpu" if variant.target in TARGETS["cpu"] else "emulator"
+    rows = [job.run() for job in jobs(kernel.name, variant.name, device)]
     single = next(row for row in rows if row.dtype == "float32")
     differentiated = [row.passed for row in rows if row.gradient is not None]
     return (
@@ -371,6 +374,8 @@ def main() -> None:
         parser.add_argument(f"--{option}", action="store_true")
     parser.add_argument("--variant", help="of --write, --budgets: a variant or a target")
     args = parser.parse_args()
+    if args.write or args.run:  # `numba/*` are checked in a simulator, on before Numba is imported
+        os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
     try:
         _check_known(args.variant)
         faults = _do(args)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvid.checking.suite import problems
+from tinyvid.checking.suite import problems, takes
 from tinyvid.kernels import Kernel, Variant
 from tinyvid.kernels.emulator.check import check
 
@@ -20,7 +20,7 @@ def arguments(
     for problem in problems(kernel.op):
         rng = np.random.default_rng(0)
         args = problem.call(kernel.pass_, partial(_random, rng, dtype))
-        if variant.unfit is None or variant.unfit(*args) is None:
+        if takes(variant, problem, args, "emulator"):
             found.append((problem.name, args))
     return found
 
