@@ -90,6 +90,7 @@ OWN = {
     "add_at",
     "cast",
     "conv3d_relu_max_pool",
+    "conv3d_uint8",
     "getitem",
     "lstm",
     "lstm_composed",

@@ -178,3 +178,26 @@ def test_what_is_refused():
     for call, message in refused:
         with pytest.raises(UserError, match=message):
             call()
+
+
+@pytest.mark.parametrize("device", ["cpu", "emulator"])
+def test_the_bias_and_the_relu_of_the_first_layer_are_those_of_operations(device):
+    clips = np.random.default_rng(0).integers(0, 256, (2, 3, 2, 4, 3), dtype=np.uint8)
+    mean, std = (0.4, 0.45, 0.5), (0.2, 0.22, 0.25)
+    of_channel = (1, 3, 1, 1, 1)
+    floats = (clips / 255.0 - np.reshape(mean, of_channel)) / np.reshape(std, of_channel)
+    results = []
+    for fused in (True, False):
+        w, b = draw(4, 3, 1, 2, 2), draw(4, seed=1)
+        w_there, b_there = w.to(device), b.to(device)
+        with tinyvid.kernels.use(conv3d="reference"), tinyvid.kernels.use(conv3d_uint8="reference"):
+            if fused:
+                x = tinyvid.tensor(clips, device=device)
+                y = tinyvid.conv3d_uint8(x, w_there, b_there, mean, std, relu=True)
+            else:
+                y = tinyvid.conv3d(tensor(floats).to(device), w_there, b_there).relu()
+            (y * y).sum().backward()
+        results.append((y.numpy(), w.grad.numpy(), b.grad.numpy()))
+    assert 0 < (results[0][0] == 0).mean() < 1
+    for got, want in zip(*results, strict=True):
+        assert_close(got, want, rtol=1e-9, atol=1e-9)

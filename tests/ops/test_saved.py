@@ -32,6 +32,7 @@ def dropout(x):
 UNARY = "abs cos exp log neg relu sigmoid sin sqrt square tanh softmax log_softmax logsumexp"
 REDUCTIONS = "sum mean var std amax amin"
 BINARY = "add sub mul div pow maximum minimum"
+BYTES = np.arange(3 * 2 * 3 * 3, dtype=np.uint8).reshape(1, 3, 2, 3, 3) + 180
 CASES = {name: (getattr(tinyvid, name), [X]) for name in UNARY.split()}
 CASES |= {name: (getattr(tinyvid, name), [X, positive(3, seed=1)]) for name in BINARY.split()}
 CASES |= {
@@ -57,6 +58,10 @@ CASES |= {
     "clamp": (lambda x: tinyvid.clamp(x, 0.7, 1.2), [X]),
     "conv2d": (tinyvid.conv2d, [IMAGE, positive(2, 2, 2, 2), positive(2)]),
     "conv3d": (tinyvid.conv3d, [CLIP, positive(2, 2, 2, 2, 2), positive(2)]),
+    "conv3d_uint8": (
+        lambda w, b: tinyvid.conv3d_uint8(BYTES, w, b, relu=True),
+        [positive(2, 3, 1, 2, 2), positive(2)],
+    ),
     "conv3d_relu_max_pool": (
         lambda x, w, b: tinyvid.conv3d_relu_max_pool(x, w, b, (1, 2, 2)),
         [CLIP, positive(2, 2, 2, 3, 3), positive(2)],

@@ -35,6 +35,7 @@ from tinyvid.ops.elementwise import (
     tanh,
     where,
 )
+from tinyvid.ops.first_layer import conv3d_uint8
 from tinyvid.ops.loss import (
     cross_entropy,
     log_softmax,
@@ -103,6 +104,7 @@ __all__ = [
     "conv2d",
     "conv3d",
     "conv3d_relu_max_pool",
+    "conv3d_uint8",
     "cos",
     "cross_entropy",
     "div",
