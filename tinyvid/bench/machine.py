@@ -75,11 +75,16 @@ class Ceilings:
     """
 
     def __init__(
-        self, device: str = "cpu", timer: Timer = processor_timer, gemm: int = GEMM, copied=COPIED
+        self,
+        device: str = "cpu",
+        timer: Timer = processor_timer,
+        gemm: int | None = None,
+        copied: int | None = None,
     ):
         self.gflops = self.gbps = 0.0
-        self.timer, self.gemm, self.copied = timer, gemm, copied
-        multiply, copy = (_on_gpu if device == "cuda" else _on_processor)(gemm, copied)
+        self.timer, self.gemm, self.copied = timer, gemm or GEMM, copied or COPIED
+        make = _on_gpu if device == "cuda" else _on_processor
+        multiply, copy = make(self.gemm, self.copied)
         self.multiply, self.copy = multiply, copy
         for run in (multiply, copy):
             timer(run, 1)

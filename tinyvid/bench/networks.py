@@ -16,7 +16,7 @@ import numpy as np
 import tinyvid
 from tinyvid import models, nn, optim
 from tinyvid.bench.results import OURS, PEER, Line, Measured
-from tinyvid.bench.timing import Timer, interleave, processor_timer
+from tinyvid.bench.timing import TOO_SLOW, Timer, interleave, processor_timer
 from tinyvid.kernels.threads import get_num_threads
 from tinyvid.summary import summarise, total
 from tinyvid.trace import size_text
@@ -84,6 +84,7 @@ def measure_network(
             ours.fault = fault(model, clips, labels, torch, exact=False)
         for line in measured.lines:
             line.seconds = [] if ours.fault else times[line.name].tolist()
+            line.note = "" if line.seconds or ours.fault else TOO_SLOW
     return measured
 
 

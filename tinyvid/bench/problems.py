@@ -99,6 +99,8 @@ class Task:
         linear = self.kernel.op in ("conv3d", "conv2d") and self.case.groups == 1
         if self.case.large and linear:
             return _by_random_sums(self.kernel.pass_, args, self.geometry)
+        if self.case.large and self.kernel.op == "conv3d_relu_max_pool":
+            return _by_value(args)
         function = BY_TAPS.get(self.kernel.name) if self.case.large else None
         how = "every element by filter taps in float64"
         if function is None:
@@ -190,7 +192,9 @@ def _of_batch(case: Any, batch: int | None) -> Any:
     if hasattr(case, "x"):
         return replace(case, x=(batch, *case.x[1:]))
     if case.lengths is not None:
-        raise UserError(f"--batch {batch}: {case.name} has sequences of its own lengths")
+        raise UserError(
+            f"--batch {batch}: the sequences of {case.name!r} have lengths of their own"
+        )
     return replace(case, batch=batch)
 
 
@@ -225,6 +229,9 @@ def _outputs(kernel: Kernel, case: Any) -> tuple[list[tuple[int, int]], int]:
         return [(4, n * length * i + weights + states)], 2 * products
     g = case.geometry
     if isinstance(g, ConvGeometry):
+        if hasattr(case, "pool"):
+            outputs, offset = int(np.prod(case.pool.y)), taps.argmax_dtype(case.pool)
+            return [(4, outputs), (offset.itemsize, outputs)], 2 * g.macs
         letter = {"fprop": "y", "dgrad": "x", "wgrad": "w"}[kernel.pass_]
         return [(4, int(np.prod(getattr(g, letter))))], 2 * g.macs
     outputs, inputs = int(np.prod(g.y)), int(np.prod(g.x))
@@ -272,6 +279,30 @@ def _by_random_sums(pass_: str, args: tuple[Any, ...], geometry: ConvGeometry) -
     return Expectation(how, ((shape, FLOAT),), (want,), seen)
 
 
+def _by_value(args: tuple[Any, ...]) -> Expectation:
+    """Expect of a fused max pooling y, and an argmax at which y stands.
+
+    Of two values that are nearly the same, rounding may make either the larger one.
+    """
+    x, w, bias, geometry, pool = args
+    before = np.maximum(taps.conv_fprop(x, w, geometry) + bias.reshape(-1, 1, 1, 1), 0)
+    y, argmax = taps.max_fprop(before, pool)
+    return Expectation(
+        "every element by filter taps in float64",
+        ((y.shape, FLOAT), (y.shape, argmax.dtype)),
+        (y, y),
+        lambda results: (
+            results[0],
+            *(taps.max_gather(before, argmax, pool) for argmax in results[1:]),
+        ),
+    )
+
+
+def _conv_pool(x, w, bias, geometry, pool):
+    y = taps.conv_fprop(x, w, geometry) + bias.reshape(-1, 1, 1, 1)
+    return taps.max_fprop(np.maximum(y, y.dtype.type(0)), pool)
+
+
 def _uint8_fprop(x, w, mean, std, geometry, bias, relu):
     y = taps.conv_fprop(normalised(x, mean, std, w.dtype), w, geometry)
     y += bias.reshape(-1, 1, 1, 1)
@@ -287,6 +318,7 @@ def _conv2d_dgrad(gy, w, geometry):
 
 
 BY_TAPS: dict[str, Callable[..., Any]] = {
+    "conv3d_relu_max_pool_fprop": _conv_pool,
     "conv3d_fprop": taps.conv_fprop,
     "conv3d_dgrad": taps.conv_dgrad,
     "conv3d_wgrad": taps.conv_wgrad,

@@ -12,7 +12,7 @@ import numpy as np
 from tinyvid.bench.peers import Contestant, Peer, Unfit
 from tinyvid.bench.problems import Arrays, Expectation, Task
 from tinyvid.bench.results import OURS, PEER, Line, Measured
-from tinyvid.bench.timing import Timer, interleave, processor_timer
+from tinyvid.bench.timing import TOO_SLOW, Timer, interleave, processor_timer
 from tinyvid.device import check_device, to_device
 from tinyvid.errors import UserError
 from tinyvid.kernels import Kernel, Variant
@@ -115,7 +115,7 @@ def measure(task: Task, settings: Settings) -> Measured:
         taken = times[entry.line.name].tolist()
         if entry.line.fault is None:
             entry.line.seconds = taken
-            entry.line.note = "" if taken else "right, but too slow to be timed in --seconds"
+            entry.line.note = "" if taken else TOO_SLOW
         else:
             entry.line.fault = f"right at first, but after timing: {entry.line.fault}"
     return measured
@@ -186,14 +186,19 @@ def _placed(task: Task, device: str) -> tuple:
     """Return the arguments on the device, as they come in a network: channels-last in memory."""
     conv = task.kernel.op.startswith("conv")
     filters = {1} if conv and task.kernel.pass_ != "wgrad" else set()
-    return tuple(
-        a
-        if not isinstance(a, np.ndarray) or a.dtype == np.int64
-        else to_device(a, device)
-        if a.ndim < 4 or place in filters
-        else np.moveaxis(to_device(np.ascontiguousarray(np.moveaxis(a, 1, -1)), device), -1, 1)
-        for place, a in enumerate(task.args)
-    )
+    placed = []
+    for place, a in enumerate(task.args):
+        if isinstance(a, np.ndarray) and a.dtype != np.int64:  # lengths stay where they are
+            inside = a.ndim > 3 and place not in filters
+            a = _channels_last(a, device) if inside else to_device(a, device)
+        placed.append(a)
+    return tuple(placed)
+
+
+def _channels_last(a: np.ndarray, device: str) -> Any:
+    """Return `N C ...` as a view of a new array `N ... C`."""
+    inner = to_device(np.ascontiguousarray(np.moveaxis(a, 1, -1)), device)
+    return inner.transpose(0, a.ndim - 1, *range(1, a.ndim - 1))
 
 
 def _shapes(task: Task) -> str:

@@ -61,7 +61,7 @@ def quotient(a: Interval, b: Interval) -> Interval:
 
 def verdict(speed: Interval) -> str:
     """Return what a speed, as a multiple of another one, says: one of `VERDICTS`."""
-    if not speed.width <= WIDE and 1 / WIDE < speed.high and speed.low < WIDE:
+    if not speed.width <= WIDE and speed.high > 1 / WIDE and speed.low < WIDE:
         return "cannot tell"
     if speed.low >= 1 / (1 + SAME) and speed.high <= 1 + SAME:
         return "same"

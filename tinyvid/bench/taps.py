@@ -90,7 +90,7 @@ def max_dgrad(gy: np.ndarray, argmax: np.ndarray, geometry: PoolGeometry) -> np.
 def max_gather(x: np.ndarray, argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
     """y = x, moved by the tap that argmax names."""
     padded, cells = _padded(x, geometry, 0)
-    y = np.empty(geometry.y, x.dtype)
+    y = np.full(geometry.y, np.nan, x.dtype)  # stays where argmax names no tap
     for number, (_, seen) in enumerate(cells):
         np.copyto(y, padded[seen], where=argmax == number)
     return y

@@ -21,6 +21,7 @@ MOST_CALLS = 10_000
 LEAST_ROUNDS = 6  # fewer have no interval
 SETTLED = 1.05  # the ends of each ratio's interval differ by less than 5 %
 PATIENCE = 3  # how many times the limit may be passed for the sake of the least rounds
+TOO_SLOW = "right, but too slow to be timed in --seconds"
 
 # Runs a function so many times, and returns the seconds that this took.
 Timer = Callable[[Callable[[], Any], int], float]

@@ -118,6 +118,17 @@ def _first_layer(task: Task, place: Place) -> Callable[[], Any]:
     return lambda: aten.convolution_backward(other, x * scale - offset, w, None, *rest)[1]
 
 
+def _conv_pool(task: Task, place: Place) -> Callable[[], Any]:
+    g, pool = task.geometry, task.case.pool
+    if any(low != high for low, high in g.padding):
+        raise Unfit("PyTorch pads both sides alike, or copies the input first")
+    x, w, bias = (place(a) for a in task.args[:3])
+    sizes = (g.stride, [low for low, _ in g.padding], g.dilation, g.groups)
+    pooling = (pool.window, pool.stride, [0] * 3, pool.dilation, False)
+    pooled = aten.max_pool3d_with_indices
+    return lambda: pooled(F.conv3d(x, w, bias, *sizes).relu_(), *pooling)[0]
+
+
 def _max_pool(task: Task, place: Place) -> Callable[[], Any]:
     case, g = task.case, task.geometry
     padding = [low for low, _ in g.padding]
@@ -189,6 +200,7 @@ _MAKE: dict[str, Callable[[Task, Place], Callable[[], Any]]] = {
     "conv3d": _conv,
     "conv2d": _conv,
     "conv3d_uint8": _first_layer,
+    "conv3d_relu_max_pool": _conv_pool,
     "max_pool3d": _max_pool,
     "avg_pool3d": _avg_pool,
     "lstm": _lstm,

@@ -14,7 +14,15 @@ import typer
 from tinyvid.cli.bench_show import STYLES, Show, new_console, running
 from tinyvid.errors import UserError
 
-OPS = ("conv3d", "conv3d_uint8", "conv2d", "max_pool3d", "avg_pool3d", "lstm")
+OPS = (
+    "conv3d",
+    "conv3d_uint8",
+    "conv3d_relu_max_pool",
+    "conv2d",
+    "max_pool3d",
+    "avg_pool3d",
+    "lstm",
+)
 NO_PEER = "none"
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")

@@ -1,0 +1,159 @@
+"""Networks and data: what is compared before and after, and what is counted. No real clock."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from tinyvid.bench import networks, pipeline
+from tinyvid.bench.gpu import EventTimer
+from tinyvid.bench.networks import measure_network
+from tinyvid.bench.pipeline import loader, measure_decoding, measure_waiting
+from tinyvid.data import open_data
+from tinyvid.errors import UserError
+from tinyvid.summary import summarise, total
+
+NAME = "early_fusion"
+
+
+def timer(run, calls):
+    run()
+    return 0.01 * calls
+
+
+def small(name, pass_="step", **options):
+    return measure_network(name, pass_, batch=2, seconds=1.0, timer=timer, **options)
+
+
+@pytest.mark.parametrize("pass_", networks.PASSES)
+def test_without_pytorch_float32_is_compared_with_our_own_float64(monkeypatch, pass_):
+    monkeypatch.setattr(networks, "find_spec", lambda name: None)
+    measured = small(NAME, pass_)
+    (line,) = measured.lines
+    assert (line.fault, line.name) == (None, "tinyvid")
+    assert line.seconds == pytest.approx([0.01] * 6)
+    assert measured.checked == "the same network in float64"
+    model = networks.models.build(NAME, networks.CLASSES)
+    macs = total(summarise(model, networks.models.entry(NAME).clip)).macs
+    assert measured.flops == 2 * 2 * macs * (3 if pass_ == "step" else 1)
+
+
+@pytest.mark.parametrize("when", [0, 1])
+def test_a_network_that_computes_something_else_has_no_time(monkeypatch, when):
+    monkeypatch.setattr(networks, "find_spec", lambda name: None)
+    right, seen = networks._values, []
+
+    def values(model, clips, labels):
+        found = right(model, clips, labels)
+        if clips.dtype == np.float32:
+            seen.append(1)
+            if len(seen) > when:
+                key = next(k for k in found if k.startswith("gradient"))
+                found[key] = found[key] * np.float32(1.1)
+        return found
+
+    monkeypatch.setattr(networks, "_values", values)
+    (line,) = small(NAME).lines
+    assert "gradient of" in line.fault
+    assert line.seconds == []
+
+
+def test_pytorch_has_the_same_loss_and_gradients():
+    pytest.importorskip("torch")
+    for pass_ in networks.PASSES:
+        measured = small(NAME, pass_)
+        assert [(line.name, line.fault) for line in measured.lines] == [
+            ("tinyvid", None),
+            ("torch", None),
+        ]
+        assert all(line.seconds for line in measured.lines)
+    assert small("single_frame").checked.startswith("nothing: it draws its frames at random")
+    (line,) = small(NAME, with_peer=False).lines
+    assert line.seconds
+
+
+@pytest.fixture(scope="module")
+def videos():
+    return open_data("verbs", per_class=1, size=32, frames=8)
+
+
+class Clock:
+    """Passes so many seconds at every look."""
+
+    def __init__(self, step):
+        self.now, self.step = 0.0, step
+
+    def __call__(self):
+        self.now += self.step
+        return self.now
+
+
+def test_clips_a_second(videos):
+    source = loader(videos, (4, 16), batch=4, workers=2)
+    measured = measure_decoding(source, seconds=3.0, clock=Clock(0.25))
+    (line,) = measured.lines
+    assert line.fault is None
+    assert len(line.seconds) >= 6
+    assert line.seconds == pytest.approx([0.5 / 8] * len(line.seconds))  # two batches a window
+    assert measured.case == "4×16×16, 2 workers"
+
+
+def test_threads_that_make_other_clips_fail(videos, monkeypatch):
+    source = loader(videos, (4, 16), batch=4, workers=2)
+    monkeypatch.setattr(source, "seed", 7)
+    (line,) = measure_decoding(source, seconds=1.0, clock=Clock(0.25)).lines
+    assert "several threads make other clips" in line.fault
+    assert line.seconds == []
+
+
+def test_the_share_of_a_training_that_waits(videos):
+    source = loader(videos, (4, 16), batch=4, workers=0)
+    # A look before the batch, one after it, one after the step: a third is spent waiting for the
+    # batch, if the look that asks for the time is left out.
+    measured, share = measure_waiting(source, NAME, seconds=1.0, clock=Clock(0.25))
+    assert share == pytest.approx(0.5)
+    (line,) = measured.lines
+    assert line.seconds == pytest.approx([0.5] * 6)
+    assert line.note == "50.0% of the time spent waiting for data"
+    source.drop_last, source.batch_size = True, 100
+    with pytest.raises(UserError, match="take a smaller --batch"):
+        measure_waiting(source, NAME, 1.0)
+
+
+def test_videos_are_written_where_there_are_none(tmp_path):
+    folder = pipeline.written_videos(tmp_path, each=1)
+    found = open_data(folder)
+    assert len(found.videos) == 8
+    assert found.probe(found.videos[0]).frames == 60
+
+
+def test_on_a_gpu_each_call_is_between_two_events_after_the_cache_was_overwritten(monkeypatch):
+    did = []
+
+    class Event:
+        def __init__(self):
+            self.at = None
+
+        def record(self):
+            did.append("record")
+            self.at = len(did)
+
+        def synchronize(self):
+            did.append("wait")
+
+    cupy = types.ModuleType("cupy")
+    cupy.empty = lambda shape, dtype: types.SimpleNamespace(
+        nbytes=shape[0], fill=lambda value: did.append("flush")
+    )
+    cupy.cuda = types.SimpleNamespace(
+        Event=Event,
+        get_elapsed_time=lambda a, b: 1000.0 * (b.at - a.at),
+        runtime=types.SimpleNamespace(getDeviceProperties=lambda n: {"l2CacheSize": 100}),
+    )
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    events = EventTimer()
+    assert events.flushed.nbytes == 200
+    # Milliseconds on the GPU's clock: two entries apart, in seconds, for each of two calls.
+    assert events(lambda: did.append("run"), 2) == pytest.approx(4.0)
+    assert did == ["flush", "record", "run", "record"] * 2 + ["wait"]
