@@ -28,10 +28,10 @@ def _check(x: Any, w: Any, bias: Any, geometry: ConvGeometry, pool: PoolGeometry
         if got != wanted:
             raise UserError(f"conv3d_relu_max_pool_fprop: bias must be {wanted}, not {got}")
     if not isinstance(pool, PoolGeometry) or pool.x != geometry.y:
-        got = pool.x if isinstance(pool, PoolGeometry) else type(pool).__name__
+        other = pool.x if isinstance(pool, PoolGeometry) else type(pool).__name__
         raise UserError(
             f"conv3d_relu_max_pool_fprop: pool must be the pool_geometry of {geometry.y}, "
-            f"which the convolution puts out, not of {got}"
+            f"which the convolution puts out, not of {other}"
         )
 
 

@@ -43,7 +43,7 @@ CASES = [
     Case("halves", (1, 4, 4, 6, 6), (8, 4, 3, 3, 3), (2, 2, 2), padding=(1, 1, 1)),
     Case("cells left over", (2, 3, 5, 7, 9), (4, 3, 2, 2, 2), (2, 2, 2)),
     Case("six cells a window", (1, 5, 3, 7, 8), (3, 5, 1, 3, 2), (1, 3, 2), padding=(0, 1, 0)),
-    # 16 or 32 windows are a tile of rows; 32, 64 and 128 channels one of columns.
+    # 16 or 32 windows are a tile of rows; 32 and 64 channels one of columns.
     Case("over the tiles", (1, 4, 3, 12, 10), (33, 4, 1, 1, 1), (1, 2, 2)),
     Case("a wide tile", (1, 3, 2, 6, 6), (64, 3, 1, 3, 3), (2, 2, 2), padding=(0, 1, 1)),
     Case("two slabs", (1, 16, 2, 4, 4), (5, 16, 1, 3, 3), (1, 2, 2), padding=(0, 1, 1)),

@@ -11,7 +11,7 @@ from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, PoolGeometry
 from tinyvid.kernels import conv3d_relu_max_pool, launch
 from tinyvid.kernels.conv3d import cuda as conv3d
-from tinyvid.kernels.conv3d.plan import Plan, product_columns, tiles
+from tinyvid.kernels.conv3d.plan import Plan, tiles
 from tinyvid.kernels.operands import (
     channels_first,
     channels_last,
@@ -22,24 +22,24 @@ from tinyvid.kernels.operands import (
 )
 
 FILE = launch.KERNELS / "conv3d_relu_max_pool" / "implicit_gemm.cu"
-_SLAB = 128  # terms, `product.cuh`; 64 in float64
+_THREADS = 128
 
 
 def plan(geometry: ConvGeometry, pool: PoolGeometry, dtype: np.dtype | type) -> Plan:
     """Return how the kernel is launched: a block for each tile of windows and channels."""
     chunk = 16 // np.dtype(dtype).itemsize
-    rows_each, parts = 2 * chunk, 16  # `product.cuh`
+    rows_each, parts = 2 * chunk, 16  # as in product.cuh, and so are the numbers below
     columns = geometry.w[0] // geometry.groups
     # Totals of several slabs take registers of their own: then a thread has half as many columns.
-    one_slab = math.prod(geometry.w[1:]) <= _SLAB
-    width = product_columns(columns, chunk) if one_slab else 8
+    one_slab = math.prod(geometry.w[1:]) <= 128
+    width = (16 if one_slab and columns > 8 * chunk else 8) * chunk
     windows = pool.y[0] * math.prod(pool.y[2:])
     row_tiles = tiles(windows, rows_each // math.prod(pool.window) * parts)
     T, R, S = pool.window
     return Plan(
-        row_tiles * tiles(columns, width * chunk) * geometry.groups,
-        256 if width == 32 else 128,
-        constants={"TILE_COLUMNS": width * chunk, "WINDOW_T": T, "WINDOW_R": R, "WINDOW_S": S},
+        row_tiles * tiles(columns, width) * geometry.groups,
+        _THREADS,
+        constants={"TILE_COLUMNS": width, "WINDOW_T": T, "WINDOW_R": R, "WINDOW_S": S},
     )
 
 
