@@ -17,6 +17,7 @@ from typing import Any
 from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels.conv3d import checker
 from tinyvid.kernels.registry import Kernel
+from tinyvid.kernels.rounding import to_bf16, to_tf32
 
 fprop = Kernel(
     "conv2d",
@@ -51,6 +52,15 @@ wgrad = Kernel(
 )
 
 
+def _unfit(step: str, pass_: str) -> Callable[..., str | None]:
+    def unfit(a: Any, b: Any, geometry: ConvGeometry) -> str | None:
+        from tinyvid.kernels.conv2d import cuda  # only where a GPU or the emulator is asked for
+
+        return cuda.unfit(step, pass_, geometry, a.dtype)
+
+    return unfit
+
+
 def _unfit_for_numba(step: str, pass_: str) -> Callable[..., str | None]:
     def unfit(a: Any, b: Any, geometry: ConvGeometry) -> str | None:
         from tinyvid.kernels.conv2d.over_time import over_time
@@ -63,6 +73,22 @@ def _unfit_for_numba(step: str, pass_: str) -> Callable[..., str | None]:
 
 for _kernel in (fprop, dgrad, wgrad):
     _kernel.add("cpu/im2col", f"tinyvid.kernels.conv2d.cpu:{_kernel.pass_}")
+    # Steps of the ladder of 3-D convolution in CUDA C++, the one to prefer first.
+    for _step in ("implicit_gemm", "tiled", "naive"):
+        _kernel.add(
+            f"cuda/{_step}",
+            f"tinyvid.kernels.conv2d.cuda:{_step}_{_kernel.pass_}",
+            unfit=_unfit(_step, _kernel.pass_),
+        )
+    # They round their operands, and run only when they are asked for by name.
+    for _step, _rounds in (("tf32", to_tf32), ("bf16", to_bf16)):
+        _kernel.add(
+            f"cuda/{_step}",
+            f"tinyvid.kernels.conv2d.cuda:{_step}_{_kernel.pass_}",
+            unfit=_unfit(_step, _kernel.pass_),
+            dtypes=("float32",),
+            rounds=_rounds,
+        )
     for _step in ("tiled", "naive"):
         _kernel.add(
             f"numba/{_step}",

@@ -1,29 +1,40 @@
-"""A 2-D convolution as a 3-D one, which takes a clip as it lies.
+"""A 2-D convolution as a 3-D one: over the time of a clip, or over its planes.
+
+    over_time   x  N C D H W        w  K C/groups T R S       y  N K 1 P Q     T = D
+    planes      x  N C*D 1 H W      w  K C*D/groups 1 R S     y  N K 1 P Q
 
 A filter that sees all frames of a clip, and so has one place to stand along time, is a 2-D filter
-over all its planes:
-
-    x  N C T H W        w  K C/groups T R S        y  N K 1 P Q
+over all its planes.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from tinyvid.geometry import ConvGeometry
 
 
 def over_time(geometry: ConvGeometry) -> ConvGeometry:
-    """Return the geometry of the 3-D convolution that a 2-D one is: its arrays, reshaped."""
-    N, C, *frames, H, W = geometry.x
-    T = frames[0] if frames else 1
-    if C % geometry.groups:  # a group begins amid the frames of a channel: planes are channels
-        C, T = C * T, 1
-    K, _, R, S = geometry.w
+    """Return the geometry of the 3-D convolution that a 2-D one is, which takes a clip as it lies.
+
+    Where a group begins amid the frames of a channel there is none, and planes are channels.
+    """
+    C, frames = geometry.x[1], geometry.x[2:-2]
+    return planes(geometry) if C % geometry.groups else _solid(geometry, C, math.prod(frames))
+
+
+def planes(geometry: ConvGeometry) -> ConvGeometry:
+    """Return the geometry of the 3-D convolution of one frame, whose channels are all planes."""
+    return _solid(geometry, geometry.channels, 1)
+
+
+def _solid(geometry: ConvGeometry, C: int, T: int) -> ConvGeometry:
+    N, K = geometry.y[:2]
     return replace(
         geometry,
-        x=(N, C, T, H, W),
-        w=(K, C // geometry.groups, T, R, S),
+        x=(N, C, T, *geometry.x[-2:]),
+        w=(K, C // geometry.groups, T, *geometry.w[2:]),
         y=(N, K, 1, *geometry.y[2:]),
         stride=(1, *geometry.stride),
         padding=((0, 0), *geometry.padding),

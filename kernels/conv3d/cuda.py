@@ -87,6 +87,7 @@ def fprop(
     step: str = "implicit_gemm",
     device: str = "cuda",
     specialised: bool | None = None,
+    kernel: str = "conv3d_fprop",
 ) -> Any:
     """Return y, with the bias added and the ReLU taken on its way out where they are asked for.
 
@@ -96,6 +97,7 @@ def fprop(
         geometry: from `tinyvid.geometry.conv_geometry`.
         step: of the ladder, a key of `STEPS`. device: `cuda` or `emulator`.
         specialised: compile the sizes in; by default on a GPU only.
+        kernel: what it is called in messages.
 
     Returns:
         y, `N K Z P Q`, channels-last in memory.
@@ -104,7 +106,7 @@ def fprop(
         UserError: shapes, dtypes or devices do not fit, the step cannot take the geometry, or
             there is not enough memory.
     """
-    return _run("fprop", (x, w), geometry, step, device, specialised, bias, relu)
+    return _run("fprop", kernel, (x, w), geometry, step, device, specialised, bias, relu)
 
 
 def dgrad(
@@ -115,9 +117,10 @@ def dgrad(
     step: str = "implicit_gemm",
     device: str = "cuda",
     specialised: bool | None = None,
+    kernel: str = "conv3d_dgrad",
 ) -> Any:
     """Return gx, `N C D H W`, from gy, `N K Z P Q`, and w; otherwise as `fprop`."""
-    return _run("dgrad", (gy, w), geometry, step, device, specialised)
+    return _run("dgrad", kernel, (gy, w), geometry, step, device, specialised)
 
 
 def wgrad(
@@ -128,9 +131,10 @@ def wgrad(
     step: str = "implicit_gemm",
     device: str = "cuda",
     specialised: bool | None = None,
+    kernel: str = "conv3d_wgrad",
 ) -> Any:
     """Return gw, `K C/groups T R S`, from gy, `N K Z P Q`, and x; otherwise as `fprop`."""
-    return _run("wgrad", (gy, x), geometry, step, device, specialised)
+    return _run("wgrad", kernel, (gy, x), geometry, step, device, specialised)
 
 
 def _passes(step: str) -> tuple[Callable[..., Any], ...]:
@@ -206,6 +210,7 @@ _GEOMETRY_LOCK = threading.Lock()
 
 def _run(
     pass_: str,
+    kernel: str,
     arrays: tuple[Any, Any],
     geometry: ConvGeometry,
     step: str,
@@ -214,7 +219,7 @@ def _run(
     bias: Any = None,
     relu: bool = False,
 ) -> Any:
-    _check(pass_, arrays, geometry, step, device, bias)
+    _check(pass_, kernel, arrays, geometry, step, device, bias)
     dtype = arrays[0].dtype
     if not geometry.x[0]:  # no clips: an empty result, or sums of nothing
         nothing = launch.empty(getattr(geometry, OUTPUT[pass_]), dtype, device)
@@ -236,7 +241,7 @@ def _run(
         "a result": [(shape, dtype)],
         "a workspace": [(size, dtype) for size in (*slices, *plan.workspace)],
     }
-    with sizes_told(f"conv3d_{pass_}", f"cuda/{step}", sizes):
+    with sizes_told(kernel, f"cuda/{step}", sizes):
         operands = [channels_last(array, device) for array in arrays]
         out = launch.empty(shape, dtype, device)
         target = launch.empty(slices[0], dtype, device) if slices else out
@@ -249,8 +254,8 @@ def _run(
             several(module, pass_, geometry, plan, operands, of_pass, target, workspace)
         else:
             args = [*operands, *of_pass, target, *workspace, *map(np.int32, plan.args)]
-            kernel = module.get_function(f"conv3d_{pass_}_{step}")
-            kernel((plan.blocks,), (plan.threads,), args, shared_mem=plan.shared)
+            run = module.get_function(f"conv3d_{pass_}_{step}")
+            run((plan.blocks,), (plan.threads,), args, shared_mem=plan.shared)
     if plan.slices > 1:
         module.get_function("conv3d_sum_slices")(
             (tiles(out.size, _THREADS),),
@@ -273,6 +278,7 @@ def filled(module: Any, geometry: ConvGeometry, specialised: bool) -> Iterator[N
 
 def _check(
     pass_: str,
+    kernel: str,
     arrays: tuple[Any, Any],
     geometry: ConvGeometry,
     step: str,
@@ -286,12 +292,12 @@ def _check(
         raise UserError(f"step={step!r}: the steps of the ladder are {', '.join(STEPS)}")
     if bias is not None and (bias.shape != geometry.w[:1] or bias.dtype != arrays[0].dtype):
         raise UserError(
-            f"conv3d_fprop: bias must be {geometry.w[:1]} of {arrays[0].dtype}, "
+            f"{kernel}: bias must be {geometry.w[:1]} of {arrays[0].dtype}, "
             f"not {bias.shape} of {bias.dtype}"
         )
-    check_device_of(f"conv3d_{pass_}", (*arrays, bias), device)
+    check_device_of(kernel, (*arrays, bias), device)
     why = unfit(step, pass_, geometry, arrays[0].dtype)
     if arrays[0].dtype.name not in STEPS[step].dtypes:
         why = f"it takes {' and '.join(STEPS[step].dtypes)}, not {arrays[0].dtype}"
     if why is not None:
-        raise UserError(f"conv3d_{pass_}: 'cuda/{step}' cannot take this case: {why}")
+        raise UserError(f"{kernel}: 'cuda/{step}' cannot take this case: {why}")
