@@ -217,7 +217,7 @@ extern "C" __global__ void racing(float* y) {
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler"
 )
 def test_a_kernel_that_races_is_told_with_its_case(monkeypatch, tmp_path):
-    from tinyvid.checking import races
+    from tinyvid.checking import races, suite
 
     (tmp_path / "racing.cu").write_text(RACING)
     module = launch.load(tmp_path / "racing.cu", {}, "emulator")
@@ -225,8 +225,8 @@ def test_a_kernel_that_races_is_told_with_its_case(monkeypatch, tmp_path):
     def racing(x, w, geometry, device):
         module.get_function("racing")((1,), (64,), (np.ones(64, np.float32),))
 
-    few = races.problems("conv3d", quick=True)
-    monkeypatch.setattr(races, "problems", lambda op: few)
+    few = suite.problems("conv3d", quick=True)
+    monkeypatch.setattr(races, "problems_of", lambda *_: few)
     variant = Variant("cuda/racing", "nowhere:racing", unfit=lambda x, w, g: None)
     variant._function = racing
     kernel = next(kernel for kernel in kernels() if kernel.name == "conv3d_fprop")

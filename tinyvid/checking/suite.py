@@ -350,29 +350,32 @@ def problems(op: str, quick: bool = False) -> list[Problem]:
     return [p for p in found if p.small][:QUICK] if quick else found
 
 
-def takes(variant: Variant, problem: Problem, args: tuple, device: str) -> bool:
-    """Return whether a variant is checked on a problem, given its arguments: whether it fits.
+def problems_of(kernel: Kernel, variant: Variant, device: str) -> list[Problem]:
+    """Return the problems that a variant is checked on, where it takes them.
 
-    Numba's simulator gets small problems only: it takes a second for a thousand threads.
+    Numba's simulator gets a few small ones: it takes a second for a thousand threads.
     """
-    if _is_simulated(variant, device) and not problem.small:
-        return False
-    return variant.unfit is None or variant.unfit(*args) is None
+    found = problems(kernel.op)
+    return _spread([p for p in found if p.small]) if _is_simulated(variant, device) else found
 
 
 def _is_simulated(variant: Variant, device: str) -> bool:
     return variant.target == "numba" and device == "emulator"
 
 
+def _spread(found: list[Problem], most: int = MOST_CASES) -> list[Problem]:
+    return found[:: -(-len(found) // most) or 1]
+
+
 def _check_variant(
     row: Row, kernel: Kernel, variant: Variant, quick: bool, device: str, done: dict
 ) -> None:
     fitting = []
-    for problem in problems(kernel.op):
+    for problem in problems_of(kernel, variant, device):
         if quick and (len(fitting) == QUICK or not problem.small):
             continue
         args = {d: problem.call(kernel.pass_, _random(d)) for d in (row.dtype, "float64")}
-        if takes(variant, problem, args[row.dtype], device):
+        if variant.unfit is None or variant.unfit(*args[row.dtype]) is None:
             fitting.append(problem)
             if (variant.name, row.dtype) != ("reference", "float64"):
                 _compare(row, kernel, variant, problem.name, args, device)
@@ -388,8 +391,7 @@ def _check_variant(
             small = [p for p in fitting if p.small]
             if not small:
                 done[key].failures.append("no case is small enough to check derivatives")
-            most = QUICK if _is_simulated(variant, device) else MOST_CASES
-            for problem in small[:: -(-len(small) // most) or 1]:
+            for problem in _spread(small, 1 if _is_simulated(variant, device) else MOST_CASES):
                 inputs = [
                     Tensor(_random(row.dtype)(*shape), requires_grad=True)
                     for shape in problem.inputs
