@@ -36,18 +36,18 @@ FUNCTIONS = {
     "broadcast_to": {"shape"},
     "clip": {"a_min", "a_max", "out"},
     "concatenate": {"axis", "out", "dtype", "casting"},
-    "empty_like": {"dtype", "order", "shape"},
+    "empty_like": {"dtype", "order"},  # CuPy's shape= is not to be trusted
     "expand_dims": {"axis"},
     "flip": {"axis"},
     "moveaxis": {"source", "destination"},
-    "ones_like": {"dtype", "order", "shape"},
+    "ones_like": {"dtype", "order"},
     "pad": {"mode", "constant_values"},
     "shape": set(),
     "stack": {"axis", "out", "dtype", "casting"},
     "sum": {"axis", "dtype", "out", "keepdims"},
     "unravel_index": {"order"},
     "where": set(),
-    "zeros_like": {"dtype", "order", "shape"},
+    "zeros_like": {"dtype", "order"},
 }
 UFUNCS = {
     *("absolute", "add", "bitwise_and", "bitwise_or", "cos", "divide", "equal", "exp"),
@@ -270,6 +270,10 @@ def empty(shape, dtype=float):
     return ndarray(np.full(shape, 77, dtype))
 
 
+def zeros(shape, dtype=float):
+    return ndarray(np.zeros(shape, dtype))
+
+
 def add_at(a, indices, values):
     np.add.at(_array(a), _index(indices), _operand(values))
 
@@ -289,7 +293,7 @@ def install(monkeypatch, devices=1):
         return devices
 
     cupy = types.ModuleType("cupy")
-    cupy.ndarray, cupy.asarray, cupy.empty = ndarray, asarray, empty
+    cupy.ndarray, cupy.asarray, cupy.empty, cupy.zeros = ndarray, asarray, empty, zeros
     cupy.RawModule = RawModule
     cupy.add = types.SimpleNamespace(at=add_at)
     cupy.get_default_memory_pool = lambda: pool

@@ -156,6 +156,19 @@ def add_at(array: Any, index: Any, values: Any) -> None:
         np.add.at(array, index, values)
 
 
+def zeros_on_device_of(other: Any, shape: int | tuple[int, ...], dtype: Any) -> Any:
+    """Return new zeros on the device that `other` is on.
+
+    Instead of `np.zeros_like(other, shape=...)`: CuPy's takes the shape () for none, and gives a
+    larger array no more memory than `other` has where that is not contiguous.
+    """
+    if device_of(other) == "cuda":
+        import cupy
+
+        return cupy.zeros(shape, dtype)
+    return on_device_of(other, np.zeros(shape, dtype))
+
+
 def on_device_of(other: Any, array: Any) -> Any:
     """Return `array` on the device that `other` is on."""
     return array if type(array) is type(other) else to_device(array, device_of(other))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tinyvid.device import zeros_on_device_of
 from tinyvid.errors import UserError
 from tinyvid.nn import init
 from tinyvid.nn.layers import check_probability, positive
@@ -102,7 +103,9 @@ class LSTM(Module):
             if self.bias:
                 weights += [getattr(self, name + suffix) for name in ("bias_ih", "bias_hh")]
             else:
-                zeros = Tensor(np.zeros_like(weights[-1].data, shape=4 * self.hidden_size))
+                zeros = Tensor(
+                    zeros_on_device_of(weights[-1].data, 4 * self.hidden_size, weights[-1].dtype)
+                )
                 weights += [zeros, zeros]
         return weights
 

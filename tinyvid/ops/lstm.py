@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 
 from tinyvid import kernels
-from tinyvid.device import one_device, to_device
+from tinyvid.device import one_device, to_device, zeros_on_device_of
 from tinyvid.errors import UserError
 from tinyvid.ops.elementwise import sigmoid, tanh, where
 from tinyvid.ops.fused import fused
@@ -103,7 +103,7 @@ def _layers(
     n, length, _ = x.shape
     count, hidden = len(weights) // 4, weights[1].shape[1]
     if hx is None:
-        zeros = _wrap(np.zeros_like(x.data, shape=(count, n, hidden)))
+        zeros = _wrap(zeros_on_device_of(x.data, (count, n, hidden), x.dtype))
         hx = (zeros, zeros)
     for name, state in zip("hc", hx, strict=True):
         if state.shape != (count, n, hidden):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tinyvid.device import on_device_of, one_device
+from tinyvid.device import on_device_of, one_device, zeros_on_device_of
 from tinyvid.errors import UserError
 from tinyvid.ops.channels import (
     channels_first,
@@ -83,9 +83,9 @@ def batch_norm(
         count = input.size // max(channels, 1)
         if count == 0 or (training and count == 1):
             raise UserError(f"batch_norm needs more than one value a channel, input {input.shape}")
-        ones = np.ones_like(input.data, shape=channels)
-        weight = _wrap(ones) if weight is None else cast(weight, input.dtype)
-        bias = _wrap(np.zeros_like(ones)) if bias is None else cast(bias, input.dtype)
+        zeros = zeros_on_device_of(input.data, channels, input.dtype)
+        weight = _wrap(zeros + 1) if weight is None else cast(weight, input.dtype)
+        bias = _wrap(zeros) if bias is None else cast(bias, input.dtype)
         y, centre, spread = _normalise_channels(input, weight, bias, eps)
         if training:
             _update(running_mean, centre, momentum)

@@ -254,7 +254,7 @@ def add_at(input: Tensor, index: Any, shape: Sequence[int]) -> Tensor:
     Where an index occurs more than once, its values are added up, on the CPU in order.
     """
     plain = _kept_index(plain_index(index), input.data)
-    array = np.zeros_like(input.data, shape=tuple(shape))
+    array = device.zeros_on_device_of(input.data, tuple(shape), input.dtype)
     if _is_basic(plain):
         array[plain] = input.data
     else:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvid.device import device_of
+from tinyvid.device import device_of, zeros_on_device_of
 from tinyvid.errors import UserError
 from tinyvid.optim.optimizer import PIECE
 from tinyvid.tensor import Tensor, _wrap
@@ -69,7 +69,7 @@ def _with_gradient(parameters: Tensor | Iterable[Tensor]) -> list[Any]:
 def _norm(g: np.ndarray, p: float) -> np.ndarray:
     """Return the p-norm, an array of no axes, accumulated in float64 piece by piece."""
     if not g.size:
-        return np.zeros_like(g, np.float64, shape=())
+        return zeros_on_device_of(g, (), np.float64)
     flat, size = g.reshape(-1), PIECE if device_of(g) == "cpu" else LONG_PIECE
     pieces = (np.abs(flat[i : i + size], dtype=np.float64) for i in range(0, g.size, size))
     if p == math.inf:

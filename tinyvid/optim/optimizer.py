@@ -100,7 +100,7 @@ class Optimizer:
         assert p.grad is not None
         new = np.empty_like(p.data, order="C")
         piece = PIECE if p.device == "cpu" else p.size
-        scratch = np.empty_like(new, shape=min(p.size, piece))
+        scratch = np.empty_like(new.reshape(-1)[:piece])
         flat = [a.reshape(-1) for a in (new, p.data, p.grad.data, *state.values())]
         for start in range(0, p.size, piece):
             pieces = [a[start : start + piece] for a in flat]
