@@ -3,6 +3,8 @@
 from tinyvid.kernels.conv2d import dgrad as conv2d_dgrad
 from tinyvid.kernels.conv2d import fprop as conv2d_fprop
 from tinyvid.kernels.conv2d import wgrad as conv2d_wgrad
+from tinyvid.kernels.conv2d.uint8 import fprop as conv2d_uint8_fprop
+from tinyvid.kernels.conv2d.uint8 import wgrad as conv2d_uint8_wgrad
 from tinyvid.kernels.conv3d import dgrad as conv3d_dgrad
 from tinyvid.kernels.conv3d import fprop as conv3d_fprop
 from tinyvid.kernels.conv3d import wgrad as conv3d_wgrad
@@ -25,6 +27,8 @@ __all__ = [
     "avg_pool3d_fprop",
     "conv2d_dgrad",
     "conv2d_fprop",
+    "conv2d_uint8_fprop",
+    "conv2d_uint8_wgrad",
     "conv2d_wgrad",
     "conv3d_dgrad",
     "conv3d_fprop",

@@ -89,6 +89,7 @@ SIGNATURES = {
 OWN = {
     "add_at",
     "cast",
+    "conv2d_uint8",
     "conv3d_relu_max_pool",
     "conv3d_uint8",
     "getitem",

@@ -7,7 +7,12 @@ import pytest
 from tinyvid.kernels import kernels
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = {"max_pool3d": "pool3d", "avg_pool3d": "pool3d", "conv3d_uint8": "conv3d"}
+FOLDERS = {
+    "max_pool3d": "pool3d",
+    "avg_pool3d": "pool3d",
+    "conv2d_uint8": "conv2d",
+    "conv3d_uint8": "conv3d",
+}
 
 
 def folder(kernel):

@@ -30,3 +30,16 @@ CASES = [
     # Early fusion of Karpathy et al. (2014): 11x11 filters over 10 frames, stride 3.
     ConvCase("karpathy_early_fusion", (4, 3, 10, 170, 170), (96, 30, 11, 11), 3, large=True),
 ]
+
+# First layers, of images and clips that are still bytes.
+UINT8_CASES = [
+    ConvCase("plain", (2, 3, 5, 6), (4, 3, 3, 3), padding=1),
+    ConvCase("stride_and_dilation", (2, 3, 8, 9), (3, 3, 3, 2), (2, 3), (2, 1), (2, 3)),
+    ConvCase("clip", (2, 3, 4, 5, 6), (5, 12, 3, 3), padding=1),
+    ConvCase("clip_one_frame", (2, 3, 1, 5, 4), (2, 3, 3, 3), padding=1),
+    ConvCase("clip_stride", (2, 3, 2, 5, 6), (2, 6, 2, 2), (2, 3), (1, 0), (1, 2)),
+    ConvCase("clip_same", (1, 3, 3, 5, 6), (4, 9, 4, 2), padding="same", dilation=(1, 3)),
+    ConvCase("clip_grey", (2, 1, 3, 4, 5), (3, 3, 3, 3), padding=1),
+    ConvCase("clip_groups", (1, 4, 3, 4, 3), (6, 6, 2, 2), padding=1, groups=2),
+    *[case for case in CASES if case.name in ("example_early_fusion", "karpathy_early_fusion")],
+]

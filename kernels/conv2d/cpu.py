@@ -9,6 +9,7 @@ of images is a batch of clips of one frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -42,6 +43,41 @@ def wgrad(gy: np.ndarray, x: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     # (K, C, T, R, S) -> (K, C*T, 1, R, S) -> (K, C*T, R, S)
     gw = gw.reshape(*geometry.w[:2], 1, *geometry.w[2:])
     return _relaid(gw)[:, :, 0]
+
+
+def uint8_fprop(
+    x: np.ndarray,
+    w: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    geometry: ConvGeometry,
+    bias: np.ndarray | None = None,
+    relu: bool = False,
+) -> np.ndarray:
+    """Return y; see `tinyvid.kernels.conv2d.uint8`. It makes a copy of the clip in floats."""
+    y = fprop(_normalised(x, mean, std, w.dtype), w, geometry)
+    if bias is not None:
+        y += bias.reshape(-1, 1, 1)
+    return np.maximum(y, 0, out=y) if relu else y
+
+
+def uint8_wgrad(
+    gy: np.ndarray,
+    x: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    geometry: ConvGeometry,
+) -> np.ndarray:
+    """Return gw; see `tinyvid.kernels.conv2d.uint8`. It makes a copy of the clip in floats."""
+    return wgrad(gy, _normalised(x, mean, std, gy.dtype), geometry)
+
+
+def _normalised(
+    x: np.ndarray, mean: Sequence[float], std: Sequence[float], dtype: np.dtype
+) -> np.ndarray:
+    if x.ndim == 4:  # images are clips of one frame
+        return conv3d.normalised(x[:, :, None], mean, std, dtype)[:, :, 0]
+    return conv3d.normalised(x, mean, std, dtype)
 
 
 def _seen_as(x: np.ndarray, in_3d: ConvGeometry) -> np.ndarray:

@@ -6,7 +6,7 @@ product. Every other variant must agree with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import numpy as np
@@ -44,6 +44,42 @@ def wgrad(gy: np.ndarray, x: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
             # (K, N) @ (N, C)
             gw[ks, :, r, s] += gy[:, ks, p, q].T @ x[:, cs, h, v]
     return gw
+
+
+def uint8_fprop(
+    x: np.ndarray,
+    w: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    geometry: ConvGeometry,
+    bias: np.ndarray | None = None,
+    relu: bool = False,
+) -> np.ndarray:
+    """y of (x / 255 - mean) / std, plus the bias; at least zero where the ReLU is asked for."""
+    y = fprop(_normalised(x, mean, std, w.dtype), w, geometry)
+    if bias is not None:
+        y = y + bias.reshape(-1, 1, 1)
+    return np.maximum(y, 0) if relu else y
+
+
+def uint8_wgrad(
+    gy: np.ndarray,
+    x: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    geometry: ConvGeometry,
+) -> np.ndarray:
+    """gw of (x / 255 - mean) / std."""
+    return wgrad(gy, _normalised(x, mean, std, gy.dtype), geometry)
+
+
+def _normalised(
+    x: np.ndarray, mean: Sequence[float], std: Sequence[float], dtype: np.dtype
+) -> np.ndarray:
+    """(x / 255 - mean) / std, channel by channel: each frame of a clip by those of its channel."""
+    of_channel = (1, -1, *(1 for _ in x.shape[2:]))
+    offset, scale = (np.reshape(np.asarray(a, dtype), of_channel) for a in (mean, std))
+    return (x.astype(dtype) / 255 - offset) / scale
 
 
 def _planes(x: np.ndarray) -> np.ndarray:

@@ -85,7 +85,7 @@ def uint8_fprop(
     relu: bool = False,
 ) -> np.ndarray:
     """Return y; see `tinyvid.kernels.conv3d.uint8`. It makes a copy of the clip in floats."""
-    y = fprop(_normalised(x, mean, std, w.dtype), w, geometry)
+    y = fprop(normalised(x, mean, std, w.dtype), w, geometry)
     if bias is not None:
         y += bias.reshape(-1, 1, 1, 1)
     return np.maximum(y, 0, out=y) if relu else y
@@ -99,10 +99,10 @@ def uint8_wgrad(
     geometry: ConvGeometry,
 ) -> np.ndarray:
     """Return gw; see `tinyvid.kernels.conv3d.uint8`. It makes a copy of the clip in floats."""
-    return wgrad(gy, _normalised(x, mean, std, gy.dtype), geometry)
+    return wgrad(gy, normalised(x, mean, std, gy.dtype), geometry)
 
 
-def _normalised(
+def normalised(
     x: np.ndarray, mean: Sequence[float], std: Sequence[float], dtype: np.dtype
 ) -> np.ndarray:
     """Return (x / 255 - mean) / std, `N C D H W` as x, channels-last in memory."""

@@ -68,11 +68,13 @@ def fprop(
     *,
     device: str = "cuda",
     specialised: bool | None = None,
+    kernel: str = "conv3d_uint8_fprop",
 ) -> Any:
     """Return y, `N K Z P Q`, channels-last in memory; see `tinyvid.kernels.conv3d.uint8`.
 
     Args:
         device: `cuda` or `emulator`. specialised: compile the sizes in; by default on a GPU only.
+        kernel: what it is called in messages.
 
     Raises:
         UserError: shapes, dtypes or devices do not fit, or there is not enough memory.
@@ -80,7 +82,7 @@ def fprop(
     from tinyvid.kernels.conv3d import uint8
 
     uint8.fprop.check(x, w, mean, std, geometry, bias, relu)
-    return _run("fprop", (x, w), mean, std, geometry, (bias, relu), device, specialised)
+    return _run("fprop", kernel, (x, w), mean, std, geometry, (bias, relu), device, specialised)
 
 
 def wgrad(
@@ -92,16 +94,18 @@ def wgrad(
     *,
     device: str = "cuda",
     specialised: bool | None = None,
+    kernel: str = "conv3d_uint8_wgrad",
 ) -> Any:
     """Return gw, `K 3 T R S`, channels-last in memory; otherwise as `fprop`."""
     from tinyvid.kernels.conv3d import uint8
 
     uint8.wgrad.check(gy, x, mean, std, geometry)
-    return _run("wgrad", (gy, x), mean, std, geometry, (), device, specialised)
+    return _run("wgrad", kernel, (gy, x), mean, std, geometry, (), device, specialised)
 
 
 def _run(
     pass_: str,
+    kernel: str,
     arrays: tuple[Any, Any],
     mean: Sequence[float],
     std: Sequence[float],
@@ -110,10 +114,10 @@ def _run(
     device: str,
     specialised: bool | None,
 ) -> Any:
-    check_device_of(f"conv3d_uint8_{pass_}", (*arrays, *finish[:1]), device)
+    check_device_of(kernel, (*arrays, *finish[:1]), device)
     why = unfit(geometry)
     if why is not None:
-        raise UserError(f"conv3d_uint8_{pass_}: 'cuda/first_layer' cannot take this case: {why}")
+        raise UserError(f"{kernel}: 'cuda/first_layer' cannot take this case: {why}")
     dtype = arrays[1 if pass_ == "fprop" else 0].dtype
     how = plan(pass_, geometry, dtype)
     if specialised is None:
@@ -128,7 +132,7 @@ def _run(
         "a result": [(shape, dtype)],
         "a workspace": [(size, dtype) for size in (*slices, *how.workspace)],
     }
-    with sizes_told(f"conv3d_uint8_{pass_}", "cuda/first_layer", sizes):
+    with sizes_told(kernel, "cuda/first_layer", sizes):
         operands = [channels_last(array, device) for array in arrays]
         out = launch.empty(shape, dtype, device)
         target = launch.empty(slices[0], dtype, device) if slices else out
@@ -143,9 +147,9 @@ def _run(
         out[...] = 0  # no example
     else:
         with cuda.filled(module, geometry, specialised):
-            kernel = module.get_function(f"conv3d_uint8_{pass_}")
+            run = module.get_function(f"conv3d_uint8_{pass_}")
             args = [*operands, *scale, *shift, *finish, target, *workspace]
-            kernel((how.blocks,), (how.threads,), args)
+            run((how.blocks,), (how.threads,), args)
     if how.slices > 1:
         no_finish = [pointer(None, device), np.int32(0), np.int32(1)]
         module.get_function("conv3d_sum_slices")(

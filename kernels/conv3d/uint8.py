@@ -9,7 +9,7 @@ The padding is zero after u is worked out: not (0 - mean) / std. There is no dgr
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,31 +21,35 @@ from tinyvid.kernels.registry import Kernel
 
 Floats = Sequence[float]
 
-_check_xw = checker("conv3d_uint8", "fprop", "x", "w")
-_check_gyx = checker("conv3d_uint8", "wgrad", "gy", "x")
 
+def checks(op: str) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Return the checks of fprop and of wgrad, of `conv3d_uint8` or `conv2d_uint8`."""
+    check_xw, check_gyx = checker(op, "fprop", "x", "w"), checker(op, "wgrad", "gy", "x")
 
-def _check_fprop(
-    x: Any,
-    w: Any,
-    mean: Floats,
-    std: Floats,
-    geometry: ConvGeometry,
-    bias: Any = None,
-    relu: bool = False,
-) -> None:
-    _check_xw(_as_floats("fprop", x, w), w, geometry)
-    _check_normalisation("fprop", mean, std, geometry)
-    if bias is not None and (bias.shape != geometry.w[:1] or bias.dtype != w.dtype):
-        raise UserError(
-            f"conv3d_uint8_fprop: bias must be {geometry.w[:1]} of {w.dtype}, "
-            f"not {bias.shape} of {bias.dtype}"
-        )
+    def check_fprop(
+        x: Any,
+        w: Any,
+        mean: Floats,
+        std: Floats,
+        geometry: ConvGeometry,
+        bias: Any = None,
+        relu: bool = False,
+    ) -> None:
+        name = f"{op}_fprop"
+        check_xw(_as_floats(name, x, w), w, geometry)
+        _check_normalisation(name, mean, std, geometry)
+        if bias is not None and (bias.shape != geometry.w[:1] or bias.dtype != w.dtype):
+            raise UserError(
+                f"{name}: bias must be {geometry.w[:1]} of {w.dtype}, "
+                f"not {bias.shape} of {bias.dtype}"
+            )
 
+    def check_wgrad(gy: Any, x: Any, mean: Floats, std: Floats, geometry: ConvGeometry) -> None:
+        name = f"{op}_wgrad"
+        check_gyx(gy, _as_floats(name, x, gy), geometry)
+        _check_normalisation(name, mean, std, geometry)
 
-def _check_wgrad(gy: Any, x: Any, mean: Floats, std: Floats, geometry: ConvGeometry) -> None:
-    _check_gyx(gy, _as_floats("wgrad", x, gy), geometry)
-    _check_normalisation("wgrad", mean, std, geometry)
+    return check_fprop, check_wgrad
 
 
 class _Floats:
@@ -55,22 +59,24 @@ class _Floats:
         self.shape, self.dtype = shape, dtype
 
 
-def _as_floats(pass_: str, x: Any, like: Any) -> _Floats:
+def _as_floats(kernel: str, x: Any, like: Any) -> _Floats:
     if getattr(x, "dtype", None) != np.uint8:
         found = getattr(x, "dtype", type(x).__name__)
-        raise UserError(f"conv3d_uint8_{pass_}: x must be an array of uint8, not {found}")
+        raise UserError(f"{kernel}: x must be an array of uint8, not {found}")
     return _Floats(x.shape, getattr(like, "dtype", None))
 
 
-def _check_normalisation(pass_: str, mean: Floats, std: Floats, geometry: ConvGeometry) -> None:
+def _check_normalisation(kernel: str, mean: Floats, std: Floats, geometry: ConvGeometry) -> None:
     C = geometry.x[1]
     numbers = [*mean, *std]
     if not len(mean) == len(std) == C or not all(map(math.isfinite, numbers)) or 0 in std:
         raise UserError(
-            f"conv3d_uint8_{pass_}: mean={mean!r} and std={std!r} must have a number for each of "
+            f"{kernel}: mean={mean!r} and std={std!r} must have a number for each of "
             f"the {C} channels, as shares of 255, and no std may be 0"
         )
 
+
+_check_fprop, _check_wgrad = checks("conv3d_uint8")
 
 fprop = Kernel(
     "conv3d_uint8",

@@ -57,6 +57,10 @@ CASES |= {
     "chunk": (lambda x: tinyvid.chunk(x, 2)[1], [X]),
     "clamp": (lambda x: tinyvid.clamp(x, 0.7, 1.2), [X]),
     "conv2d": (tinyvid.conv2d, [IMAGE, positive(2, 2, 2, 2), positive(2)]),
+    "conv2d_uint8": (
+        lambda w, b: tinyvid.conv2d_uint8(BYTES, w, b, relu=True),
+        [positive(2, 6, 2, 2), positive(2)],
+    ),
     "conv3d": (tinyvid.conv3d, [CLIP, positive(2, 2, 2, 2, 2), positive(2)]),
     "conv3d_uint8": (
         lambda w, b: tinyvid.conv3d_uint8(BYTES, w, b, relu=True),

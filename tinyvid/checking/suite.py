@@ -23,13 +23,13 @@ from tinyvid.errors import UserError, nearest
 from tinyvid.gradcheck import gradcheck, gradgradcheck
 from tinyvid.kernels import Kernel, Variant
 from tinyvid.kernels.conv2d.cases import CASES as CONV2D
+from tinyvid.kernels.conv2d.cases import UINT8_CASES as CONV2D_UINT8
 from tinyvid.kernels.conv3d.cases import CASES as CONV3D
-from tinyvid.kernels.conv3d.cases import UINT8_CASES
+from tinyvid.kernels.conv3d.cases import UINT8_CASES as CONV3D_UINT8
 from tinyvid.kernels.conv3d_relu_max_pool.cases import CASES as CONV_POOL
 from tinyvid.kernels.lstm.cases import CASES as LSTM
 from tinyvid.kernels.pool3d.cases import CASES as POOL3D
 from tinyvid.kernels.registry import TARGETS, why_not_there
-from tinyvid.ops.first_layer import conv3d_uint8
 from tinyvid.tensor import Tensor
 
 DTYPES = ("float32", "float64")
@@ -239,7 +239,7 @@ def _convolution(case: Any, op: Callable[..., Tensor]) -> Problem:
     return Problem(case.name, call, fn, (case.x, case.w, case.w[:1]))
 
 
-def _first_layer(case: Any) -> Problem:
+def _first_layer(case: Any, op: Callable[..., Tensor]) -> Problem:
     geometry, C = case.geometry, case.x[1]
     clip = np.random.default_rng(1).integers(0, 256, case.x, dtype=np.uint8)
     mean, std = (0.4, 0.45, 0.5, 0.55)[:C], (0.2, 0.22, 0.25, 0.3)[:C]
@@ -252,7 +252,7 @@ def _first_layer(case: Any) -> Problem:
     def fn(w: Tensor, b: Tensor) -> Tensor:
         x = to_device(clip, w.device)
         sizes = case.stride, case.padding, case.dilation, case.groups
-        return conv3d_uint8(x, w, b, mean, std, *sizes)
+        return op(x, w, b, mean, std, *sizes)
 
     return Problem(case.name, call, fn, (case.w, case.w[:1]))
 
@@ -326,8 +326,9 @@ def _lstm(case: Any) -> Problem:
 # Each operation with kernels: its cases, and how to make a problem of one.
 PROBLEMS: dict[str, tuple[list, Callable[[Any], Problem]]] = {
     "conv3d": (CONV3D, lambda case: _convolution(case, ops.conv3d)),
-    "conv3d_uint8": (UINT8_CASES, _first_layer),
+    "conv3d_uint8": (CONV3D_UINT8, lambda case: _first_layer(case, ops.conv3d_uint8)),
     "conv2d": (CONV2D, lambda case: _convolution(case, ops.conv2d)),
+    "conv2d_uint8": (CONV2D_UINT8, lambda case: _first_layer(case, ops.conv2d_uint8)),
     "conv3d_relu_max_pool": (CONV_POOL, _conv_pool),
     "max_pool3d": (POOL3D, _max_pool),
     "avg_pool3d": ([c for c in POOL3D if c.dilation == (1, 1, 1)], _avg_pool),

@@ -35,7 +35,7 @@ from tinyvid.ops.elementwise import (
     tanh,
     where,
 )
-from tinyvid.ops.first_layer import conv3d_uint8
+from tinyvid.ops.first_layer import conv2d_uint8, conv3d_uint8
 from tinyvid.ops.loss import (
     cross_entropy,
     log_softmax,
@@ -102,6 +102,7 @@ __all__ = [
     "chunk",
     "clamp",
     "conv2d",
+    "conv2d_uint8",
     "conv3d",
     "conv3d_relu_max_pool",
     "conv3d_uint8",

@@ -1,4 +1,4 @@
-"""The first layer of a network: convolution of clips that are still bytes.
+"""The first layer of a network: convolution of clips and images that are still bytes.
 
 It is linear in the filter: fprop is the gradient of <gy, conv(u, w)> with respect to gy, wgrad the
 one with respect to w, and so each is the other's derivative. The clip has no gradient.
@@ -15,6 +15,7 @@ from tinyvid import kernels
 from tinyvid.device import one_device
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, conv_geometry
+from tinyvid.kernels import Kernel
 from tinyvid.ops.elementwise import cast, scale
 from tinyvid.ops.reduce import sum
 from tinyvid.tensor import Edge, Tensor, as_tensor, record
@@ -27,24 +28,36 @@ class _Clip(NamedTuple):
     geometry: ConvGeometry
 
 
-def _fprop(clip: _Clip, w: Tensor, bias: Tensor | None = None, relu: bool = False) -> Tensor:
+class _Passes(NamedTuple):
+    fprop: Kernel
+    wgrad: Kernel
+
+
+_CONV2D = _Passes(kernels.conv2d_uint8_fprop, kernels.conv2d_uint8_wgrad)
+_CONV3D = _Passes(kernels.conv3d_uint8_fprop, kernels.conv3d_uint8_wgrad)
+
+
+def _fprop(
+    clip: _Clip, w: Tensor, passes: _Passes, bias: Tensor | None = None, relu: bool = False
+) -> Tensor:
     x, mean, std, geometry = clip
 
     def before_relu(gy: Tensor, y: Tensor) -> Tensor:
         return scale(gy, y.data > 0) if relu else gy
 
-    edges: list[Edge] = [(w, lambda gy, y: _wgrad(before_relu(gy, y), clip))]
+    edges: list[Edge] = [(w, lambda gy, y: _wgrad(before_relu(gy, y), clip, passes))]
     if bias is not None:
-        edges.append((bias, lambda gy, y: sum(before_relu(gy, y), (0, 2, 3, 4))))
+        all_but_K = (0, *range(2, len(geometry.y)))
+        edges.append((bias, lambda gy, y: sum(before_relu(gy, y), all_but_K)))
     b = None if bias is None else bias.data
-    array = kernels.conv3d_uint8_fprop(x, w.data, mean, std, geometry, b, relu, device=w.device)
+    array = passes.fprop(x, w.data, mean, std, geometry, b, relu, device=w.device)
     return record(array, *edges)
 
 
-def _wgrad(gy: Tensor, clip: _Clip) -> Tensor:
+def _wgrad(gy: Tensor, clip: _Clip, passes: _Passes) -> Tensor:
     return record(
-        kernels.conv3d_uint8_wgrad(gy.data, *clip, device=gy.device),
-        (gy, lambda ggw, gw: _fprop(clip, ggw)),
+        passes.wgrad(gy.data, *clip, device=gy.device),
+        (gy, lambda ggw, gw: _fprop(clip, ggw, passes)),
     )
 
 
@@ -79,16 +92,60 @@ def conv3d_uint8(
     Raises:
         UserError: shapes, dtypes or devices do not fit each other.
     """
+    sizes = stride, padding, dilation, groups
+    return _convolve("conv3d_uint8", input, weight, bias, mean, std, sizes, relu)
+
+
+def conv2d_uint8(
+    input: Tensor | np.ndarray,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    mean: Sequence[float] = (0.5, 0.5, 0.5),
+    std: Sequence[float] = (0.5, 0.5, 0.5),
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    relu: bool = False,
+) -> Tensor:
+    """Normalise images of bytes and correlate them with 2-D filters; of clips, with all frames.
+
+    Equal to `conv2d((input / 255 - mean) / std, weight, bias, ...)`: the padding is zero. The
+    kernel adds the bias and takes the ReLU on its way out.
+
+    Args:
+        input: x, `N C H W` of uint8, or clips `N C T H W` as they lie, of which all `C · T` planes
+            are taken as channels (early fusion; Karpathy et al., CVPR 2014).
+        weight: w, `K C/groups R S`, with `C · T` in place of C for clips, on the same device.
+        bias: (K,).
+        mean, std: a number for each of the C channels, as shares of 255; frames share them.
+        stride, padding, dilation, groups: as in `conv2d`.
+        relu: whether to return max(y, 0); its gradient at 0 is 0.
+
+    Returns:
+        y, `N K P Q`, of the weight's dtype.
+
+    Raises:
+        UserError: shapes, dtypes or devices do not fit each other.
+    """
+    sizes = stride, padding, dilation, groups
+    return _convolve("conv2d_uint8", input, weight, bias, mean, std, sizes, relu)
+
+
+def _convolve(op, input, weight, bias, mean, std, sizes, relu) -> Tensor:
+    passes, wanted = {
+        "conv2d_uint8": (_CONV2D, "(K, C/groups, R, S)"),
+        "conv3d_uint8": (_CONV3D, "(K, C/groups, T, R, S)"),
+    }[op]
     x, w = as_tensor(input), as_tensor(weight)
-    if w.ndim != 5:
-        raise UserError(f"conv3d_uint8: weight must be (K, C/groups, T, R, S), not {w.shape}")
-    one_device("conv3d_uint8", x.data, w.data)
-    geometry = conv_geometry(x.shape, w.shape, stride, padding, dilation, groups)
-    clip = _Clip(x.data, tuple(mean), tuple(std), geometry)
+    if w.ndim != wanted.count(",") + 1:
+        raise UserError(f"{op}: weight must be {wanted}, not {w.shape}")
+    one_device(op, x.data, w.data)
+    clip = _Clip(x.data, tuple(mean), tuple(std), conv_geometry(x.shape, w.shape, *sizes))
     if bias is None:
-        return _fprop(clip, w, None, relu)
+        return _fprop(clip, w, passes, None, relu)
     b = cast(bias, w.dtype)
     if b.shape != w.shape[:1]:
         raise UserError(f"bias of shape {b.shape} for {w.shape[0]} output channels")
-    one_device("conv3d_uint8", w.data, b.data)
-    return _fprop(clip, w, b, relu)
+    one_device(op, w.data, b.data)
+    return _fprop(clip, w, passes, b, relu)
