@@ -7,8 +7,9 @@ import pytest
 from compare import assert_close
 
 import tinyvid
-from tinyvid import UserError, gradcheck, gradgradcheck, models, tensor
+from tinyvid import UserError, gradcheck, gradgradcheck, models, optim, tensor
 from tinyvid.kernels.conv3d_relu_max_pool.cases import CASES
+from tinyvid.models import c3d
 
 SMALL = [case for case in CASES if not case.large]
 
@@ -45,6 +46,49 @@ def test_derivatives_of_any_order():
     gradcheck(fn, (x, w, b))
     gradgradcheck(fn, (x, w, b))
     gradcheck(lambda x, w: tinyvid.conv3d_relu_max_pool(x, w, None, (1, 2, 2)), (x, w))
+
+
+def trained(device, **options):
+    """Return the losses of C3D, narrow and on small clips, in three steps of training."""
+    tinyvid.manual_seed(0)
+    rng = np.random.default_rng(0)
+    model = models.C3D(3, (3, 16, 16, 16), width=4, hidden=8, dropout=0.0, **options).to(device)
+    optimizer = optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    clips = rng.standard_normal((2, 3, 16, 16, 16)).astype(np.float32)
+    x, labels = (tinyvid.tensor(a, device=device) for a in (clips, np.array([0, 2])))
+    losses = []
+    for _ in range(3):
+        loss = tinyvid.cross_entropy(model(x), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "emulator",
+            marks=pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),
+        ),
+    ],
+)
+def test_c3d_trains_with_it_as_without(device, monkeypatch):
+    calls = []
+
+    def counted(*args, **options):
+        calls.append(options)
+        return tinyvid.conv3d_relu_max_pool(*args, **options)
+
+    monkeypatch.setattr(c3d, "conv3d_relu_max_pool", counted)
+    want = trained("cpu")
+    assert not calls
+    assert trained(device, fuse_pool1=True) == pytest.approx(want, rel=2e-6)
+    assert len(calls) == 3
+    assert want[2] != pytest.approx(want[0], rel=1e-2)  # it learns
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")

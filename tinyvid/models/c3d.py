@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tinyvid import nn
 from tinyvid.models.parts import Network, features, relu_init
+from tinyvid.ops import conv3d_relu_max_pool
 from tinyvid.tensor import Tensor
 
 Clip = tuple[int, int, int, int]
@@ -38,6 +41,8 @@ class C3D(Network):
         width: channels of conv1; the others are 2, 4 and 8 times as many.
         hidden: units of fc6 and fc7.
         dropout: probability of dropping a unit of fc6 and fc7.
+        fuse_pool1: run conv1, its ReLU and pool1 as one operation: the same results, but conv1's
+            output, the largest array of the network, is not kept, nor written at all by CUDA.
     """
 
     def __init__(
@@ -48,8 +53,10 @@ class C3D(Network):
         width: int = 64,
         hidden: int = 4096,
         dropout: float = 0.5,
+        fuse_pool1: bool = False,
     ):
         channels = clip[0]
+        self.fuse_pool1 = fuse_pool1
         layers: dict[str, nn.Module] = {}
         stages = (("1", 1), ("2", 2), ("3ab", 4), ("4ab", 8), ("5ab", 8))
         for stage, (label, factor) in enumerate(stages, 1):
@@ -74,4 +81,12 @@ class C3D(Network):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.trunk(x))
+        trunk = self.trunk
+        if self.fuse_pool1:
+            conv: Any = trunk[0]
+            pool: Any = trunk[2]
+            x = conv3d_relu_max_pool(
+                x, conv.weight, conv.bias, pool.kernel_size, padding=conv.padding
+            )
+            trunk = trunk[3:]
+        return self.head(trunk(x))
