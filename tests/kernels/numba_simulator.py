@@ -6,13 +6,18 @@ NumPy would take a negative index from the end, and the simulator hands out shar
 Here an index out of range fails, and what was never written is NaN, in shared memory too.
 """
 
+import cupy_stand_in
 import numpy as np
 import pytest
 from compare import assert_close
 from conv_checks import PASSES, TAKES, arguments, expected, layouts
 
+from tinyvid import cuda as cuda_device
 from tinyvid import kernels
-from tinyvid.checking.suite import problems
+from tinyvid.checking.suite import problems, problems_of
+from tinyvid.device import to_device
+from tinyvid.geometry import pool_geometry
+from tinyvid.kernels import numba_launch
 from tinyvid.kernels.conv2d.cases import CASES as CONV2D
 from tinyvid.kernels.conv3d import numba_cuda as conv3d
 from tinyvid.kernels.conv3d.cases import CASES as CONV3D
@@ -192,6 +197,46 @@ def test_agrees_with_the_reference(kernel, problem, dtype):
         got, want = (got,), (want,)
     for a, b in zip(got, want, strict=True):
         assert_close(a, b, atol=16 * np.finfo(dtype).eps * np.abs(b).max(initial=1))
+
+
+def test_max_pool3d_chooses_among_nan_infinities_and_equals():
+    x = np.array([np.nan, -np.inf, 3, 3, -np.inf, -np.inf, np.nan, np.nan], np.float32)
+    geometry = pool_geometry((1, 1, 1, 1, 8), (1, 1, 2))
+    y, argmax = on_emulator(
+        "numba/naive", kernels.max_pool3d_fprop, x.reshape(geometry.x), geometry
+    )
+    assert np.array_equal(y.ravel(), [np.nan, 3, -np.inf, np.nan], equal_nan=True)
+    assert argmax.ravel().tolist() == [0, 0, 0, 1]
+
+
+# ---- on CuPy's arrays ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kernel", [k for k in kernels.kernels() if "numba/naive" in k.variants], ids=lambda k: k.name
+)
+def test_launchers_take_cupys_arrays(monkeypatch, kernel):
+    """On the stand-in for CuPy; its arrays are the simulator's too."""
+
+    def on_host(function, blocks, threads, inputs, outputs, *numbers, device, shared=0):
+        assert device == "cuda"
+        arrays = [[array.host for array in arrays] for arrays in (inputs, outputs)]
+        run(function, blocks, threads, *arrays, *numbers, device="emulator", shared=shared)
+
+    cupy = cupy_stand_in.install(monkeypatch)
+    monkeypatch.setattr(numba_launch, "run", on_host)
+    variant = kernel.variants["numba/naive"]
+    problem = problems_of(kernel, variant, "emulator")[1]
+    rng = np.random.default_rng(0)
+    args = problem.call(kernel.pass_, lambda *shape: rng.standard_normal(shape))
+    there = [to_device(a, "cuda") if isinstance(a, np.ndarray) else a for a in args]
+    got, want = variant.run(*there, device="cuda"), kernel.variants["reference"].run(*args)
+    if not isinstance(want, tuple):
+        got, want = (got,), (want,)
+    for a, b in zip(got, want, strict=True):
+        assert isinstance(a, cupy.ndarray)
+        assert_close(a.host, b, atol=1e-14)
+    cuda_device._missing.cache_clear()
 
 
 # ---- the strictness itself -----------------------------------------------------------------------
