@@ -1,46 +1,18 @@
-"""The command line: what it prints, and what bad input gets."""
+"""The commands that train and test: what they print, and what bad input gets."""
 
-import inspect
-import io
-import re
-import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 import tinyvid
-from tinyvid.cli import app, gradcheck, train
-from tinyvid.cli.progress import Reporter
-from tinyvid.cli.tables import (
-    bar,
-    confusion_table,
-    counting_bar,
-    print_metrics,
-    print_prediction,
-    spans,
-)
+from tinyvid.cli import app
 from tinyvid.config import load_config
 from tinyvid.crossval import cross_validate
-from tinyvid.data import open_data, write_verbs
+from tinyvid.data import write_verbs
 from tinyvid.errors import UserError
-from tinyvid.metrics import measure
-from tinyvid.predict import Prediction
-from tinyvid.train import Listener, Row, fit
-
-ROOT = Path(__file__).resolve().parents[1]
-
-COMMANDS = {
-    "train": train.train,
-    "test": train.evaluate,
-    "predict": train.predict,
-    "crossval": train.crossval,
-    "gradcheck": gradcheck.gradcheck,
-}
+from tinyvid.train import Listener, fit
 
 TINY = {
     "data.options.per_class": "3",
@@ -57,8 +29,6 @@ TINY = {
     "run.batch_size": "8",
 }
 SETS = [arg for key, value in TINY.items() for arg in ("--set", f"{key}={value}")]
-
-
 CROSSVAL = ["crossval", "slow_fusion", "--data", "verbs"]
 
 
@@ -141,40 +111,6 @@ def test_predict_prints_bars_and_times(made, files):
     assert all("█" in line or "%" in line for line in lines[1:3])
     assert lines[3].startswith("  when    0.0 –   ")
     assert [line.startswith("  when") for line in lines].count(True) == 2
-
-
-def test_neighbouring_clips_of_one_class_are_one_line(capsys):
-    clips = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.6, 0.4]])
-    times = [(0.0, 2.0), (1.0, 3.0), (2.0, 4.0), (3.0, 5.0)]
-    found = Prediction(Path("a.mp4"), ["wave", "jump"], clips.mean(axis=0), clips, times)
-    assert spans(found) == [
-        (0.0, 3.0, 0, pytest.approx(0.8)),
-        (2.0, 4.0, 1, 0.8),
-        (3.0, 5.0, 0, 0.6),
-    ]
-    print_prediction(Console(width=80), found, 2)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[3].split() == ["when", "0.0", "–", "3.0", "s", "wave", "█████████▋", "80.0%"]
-    assert len(lines) == 6
-
-
-def test_the_table_of_a_test_fits_80_columns(capsys):
-    logits = np.log(np.full((9, 3), 0.2) + 0.6 * np.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1, 0]])
-    metrics = measure(logits, np.array([0, 1, 2] * 3), np.arange(9), "mean_logit")
-    print_metrics(Console(width=80), metrics, ["a", "b", "c"], "slow_fusion on gestures")
-    lines = capsys.readouterr().out.splitlines()
-    assert [line[:21].strip() for line in lines[1:6]] == [
-        "Clip Hit@1",
-        "Video Hit@1",
-        "95% interval",
-        "Video Hit@3",
-        "mean class accuracy",
-    ]
-    assert [line for line in lines[1:6] if not line[:1].strip()] == [lines[3]]  # nothing breaks
-    low, high = metrics.interval
-    assert lines[3].rstrip().endswith(f"{low:.1%} – {high:.1%} (Wilson)")
-    assert "%" in lines[2]
-    assert " %" not in "".join(lines)
 
 
 def test_crossval_prints_a_table(tmp_path):
@@ -335,127 +271,6 @@ def test_a_fault_of_ours_keeps_its_traceback(monkeypatch, tmp_path):
     assert isinstance(result.exception, RuntimeError)
 
 
-@pytest.mark.parametrize("command", ["", "train", "test", "predict", "crossval"])
-def test_every_command_explains_itself(command):
-    result = run(*([command] if command else []), "--help")
-    assert result.exit_code == 0
-    assert "tinyvid train slow_fusion" in result.stdout or command in (
-        "test",
-        "predict",
-        "crossval",
-    )
-    assert "Usage: " in result.stdout
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_fits_80_columns(command):
-    """Each line of the description is printed as it is written, examples indented."""
-    written = inspect.cleandoc(COMMANDS[command].__doc__).splitlines()[1:]
-    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"}).stdout
-    lines = [line.removeprefix(" ").rstrip() for line in shown.splitlines()]
-    first = lines.index(written[1])
-    assert lines[first : first + len(written) - 1] == written[1:]
-
-
-@pytest.mark.parametrize("command", [*COMMANDS, "models", "summary", "budget"])
-def test_help_of_options_is_of_one_style(command):
-    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"}).stdout
-    values = {"int", "float", "str", "path", "key=value", "path|verbs", "k/K"}
-    assert set(re.findall(r"<(.*?)>", shown)) <= values  # no <bool>, no <list[str]>
-    assert "(" not in "".join(re.findall(r"\[default:[^\]]*", shown))
-    assert max(map(len, shown.splitlines())) <= 80
-    words = " ".join(shown.replace("│", " ").split())
-    if command in ("train", "crossval"):
-        assert "May be repeated." in words
-    if command == "train":
-        for text in ("[default: runs/MODEL-DATA]", "small_sets", "--show-config > my.toml"):
-            assert text in words
-
-
-def test_python_m_tinyvid():
-    def call(*args: str):
-        return subprocess.run(
-            [sys.executable, "-m", "tinyvid", *args], cwd=ROOT, capture_output=True, text=True
-        )
-
-    version = call("--version")
-    assert (version.returncode, version.stdout[:8]) == (0, "tinyvid ")
-    wrong = call("test", "none")
-    assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == "error: none is no run: it has no config.toml.\n"
-    typo = call("trian")
-    assert typo.returncode == 2
-    assert "Did you mean 'train'?" in typo.stderr
-
-
-def test_help_imports_nothing_heavy():
-    script = (
-        "import sys; from tinyvid.cli import app; "
-        "print([m for m in ('numba', 'av', 'matplotlib', 'safetensors') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout == "[]\n", done.stdout + done.stderr
-
-
-# What is shown in a terminal
-
-
-def row(epoch: int) -> Row:
-    return Row(epoch, 4 * epoch, 1e-3, 1.5, 0.25, 1.25, 0.5, 2.0, 30.0)
-
-
-class FakeRun:
-    class config:
-        class run:
-            epochs = 12
-
-        class model:
-            name = "slow_fusion"
-
-        class data:
-            path = "verbs"
-
-
-some = open_data("verbs", per_class=1)
-none = some.subset([])
-
-
-def test_a_terminal_gets_a_bar():
-    console = Console(force_terminal=True, width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    with Reporter(console) as reporter:
-        reporter.start(FakeRun(), {"train": some, "val": none}, 2, 4)
-        reporter.step(2, 1, 1.234, 8)
-        reporter.bar.refresh()
-        task = reporter.bar.tasks[0]
-        assert (task.completed, task.total) == (5, 48)
-        assert (task.fields["loss"], task.fields["epoch"]) == ("1.234", 2)
-        reporter.note("once")
-        reporter.note("once")
-        reporter.epoch(row(2), True)
-    assert reporter.bar is None
-    console.file.close()
-    text = console.export_text()
-    assert text.count("note: once") == 1
-    assert "goes on with epoch 2 of 12" in text
-    assert "epoch  2/12  loss 1.500  Clip Hit@1  25.0% | val 1.250  Video Hit@1  50.0% *" in text
-
-
-def test_a_terminal_sees_videos_being_read(monkeypatch):
-    shown = []
-    monkeypatch.setattr("rich.progress.Progress.update", lambda *a, **k: shown.append(k))
-    console = Console(force_terminal=True, file=io.StringIO())
-    with Reporter(console) as reporter:
-        reporter.reading(1, 2)
-        assert [(t.description, t.total) for t in reporter.bar.tasks] == [("", 2)]
-        reporter.reading(2, 2)
-        assert reporter.bar is None  # the line is gone before training has its own
-    assert [k["completed"] for k in shown] == [1, 2]
-    plain = Console(force_terminal=False, file=io.StringIO())
-    with Reporter(plain) as reporter:
-        reporter.reading(1, 2)
-    assert plain.file.getvalue() == ""
-
-
 def test_reading_is_told_to_whoever_opens_the_data(files, tmp_path):
     class Told(Listener):
         def __init__(self):
@@ -480,57 +295,6 @@ def test_reading_is_told_to_whoever_opens_the_data(files, tmp_path):
         assert listener.told == [(i + 1, count) for i in range(count)]
 
 
-def test_long_epochs_are_told_of_without_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr("tinyvid.cli.progress.PLAIN_EVERY", 0.0)
-    with Reporter(Console(width=100)) as reporter:
-        reporter.start(FakeRun(), {"train": some}, 1, 4)
-        reporter.step(1, 1, 1.234, 8)
-    assert "epoch 1/12, step 1/4: loss 1.234, " in capsys.readouterr().out
-
-
-def test_short_epochs_are_told_of_once(monkeypatch, capsys):
-    """No line about a step of an epoch whose own line follows at once."""
-    now = [100.0]
-    monkeypatch.setattr("tinyvid.cli.progress.time.perf_counter", lambda: now[0])
-    with Reporter(Console(width=100)) as reporter:
-        reporter.start(FakeRun(), {"train": some}, 1, 1)
-        for epoch in range(1, 9):
-            now[0] += 8  # seconds
-            reporter.step(epoch, 1, 1.234, 8)
-            reporter.epoch(row(epoch), False)
-    out = capsys.readouterr().out
-    assert "step" not in out
-    assert out.count("\nepoch ") == 8
-
-
-def test_bars_have_eighths():
-    assert bar(0.0, 4) == "    "
-    assert bar(1.0, 4) == "████"
-    assert bar(0.5, 4) == "██  "
-    assert bar(1 / 32, 4) == "▏   "
-    assert bar(7.0, 2) == "██"
-
-
-def test_a_confusion_table_by_hand(capsys):
-    console = Console(width=80)
-    console.print(confusion_table(np.array([[3, 1], [0, 0]]), ["a", "b"]))
-    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
-    assert lines[-3:] == [
-        ["1", "2", "right"],
-        ["1", "a", "3", "1", "75%"],
-        ["2", "b", "·", "·", "–"],
-    ]
-
-
-def test_counting_needs_a_terminal():
-    with counting_bar(Console(force_terminal=False), "x") as progress:
-        assert progress is None
-    with open("/dev/null", "w") as sink:
-        console = Console(force_terminal=True, file=sink)
-        with counting_bar(console, "x", "videos") as progress:
-            progress(1, 2)
-
-
 def test_an_interrupt_elsewhere_is_no_traceback(monkeypatch, made):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
@@ -539,11 +303,3 @@ def test_an_interrupt_elsewhere_is_no_traceback(monkeypatch, made):
     result = run("test", made)
     assert result.exit_code == 130
     assert result.stderr == "stopped\n"
-
-
-def test_python_m_is_the_command_line(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["tinyvid", "--version"])
-    with pytest.raises(SystemExit) as stopped:
-        runpy.run_module("tinyvid", run_name="__main__")
-    assert stopped.value.code == 0
-    assert capsys.readouterr().out.startswith("tinyvid ")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyvid.cli import bench, gradcheck, inspect, kernels, train
+from tinyvid.cli import bench, evaluate, gradcheck, inspect, kernels, train
 from tinyvid.cli.shown import Command, Group
 from tinyvid.errors import UserError
 
@@ -59,8 +59,8 @@ def callback(
 
 _TRAINING, _LOOKING = "Train and test", "Look inside"
 app.command("train", cls=Command, rich_help_panel=_TRAINING)(train.train)
-app.command("test", cls=Command, rich_help_panel=_TRAINING)(train.evaluate)
-app.command("predict", cls=Command, rich_help_panel=_TRAINING)(train.predict)
+app.command("test", cls=Command, rich_help_panel=_TRAINING)(evaluate.evaluate)
+app.command("predict", cls=Command, rich_help_panel=_TRAINING)(evaluate.predict)
 app.command("crossval", cls=Command, rich_help_panel=_TRAINING)(train.crossval)
 app.command("models", cls=Command, rich_help_panel=_LOOKING)(inspect.models)
 app.command("summary", cls=Command, rich_help_panel=_LOOKING)(inspect.summary)
