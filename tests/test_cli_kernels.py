@@ -500,15 +500,9 @@ def test_launches_are_chosen_by_name(folder):
 
 
 @needs_compiler
-def test_control_c_is_told_and_ends_with_130(tmp_path):
+def test_control_c_is_told_and_ends_with_130():
     """In a process of its own: here the signal is for pytest."""
-    file = tmp_path / "waits.cu"
-    file.write_text(
-        "// check: waits block=40 x=int[2]:zeros\n"
-        'extern "C" __global__ void waits(volatile int* x) {\n'
-        "  if (threadIdx.x < 39) __syncthreads();\n"
-        "  while (x[0] == 0) x[1] = 1;\n}\n"
-    )
+    file = Path(__file__).parent / "kernels" / "emulator" / "schedules.cu"
     code = (
         # Where the tests run in the background, their children start with this signal ignored.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -519,8 +513,9 @@ def test_control_c_is_told_and_ends_with_130(tmp_path):
         "    time.sleep(0.1); os.kill(os.getpid(), signal.SIGINT)\n"
         "threading.Thread(target=press).start(); main()"
     )
+    how = ["--kernel", "spins_alone", "--block", "64", "--arg", "x=float[64]:zeros"]
     done = subprocess.run(
-        [sys.executable, "-c", code, "kernels", "check", str(file)],
+        [sys.executable, "-c", code, "kernels", "check", str(file), *how],
         capture_output=True,
         text=True,
         timeout=100,
@@ -528,9 +523,11 @@ def test_control_c_is_told_and_ends_with_130(tmp_path):
         cwd=CONV3D.parents[1],
     )
     assert (done.returncode, done.stdout) == (130, "")
+    barrier, loop = text_at(file, "// wait: spins_alone"), text_at(file, "// stop: spins_alone")
     assert re.match(
-        r"stopped: waits was running in \S+waits\.cu:4, block \(0, 0, 0\), thread \(39, 0, 0\); "
-        r"39 of its block's threads wait at __syncthreads in line 3\.\nA thread that waits for ",
+        rf"stopped: spins_alone was running in \S+schedules\.cu:{loop}, block \(0, 0, 0\), thread "
+        rf"\(40, 0, 0\); 40 of its block's threads wait at __syncthreads in line {barrier}\.\n"
+        "A thread that waits for another one to write waits for ever here: ",
         done.stderr,
     ), done.stderr
 

@@ -1,4 +1,5 @@
-// Kernels whose results tell who went first, a plain one to check, and some that never end.
+// Kernels whose results tell who went first, one where nobody can, a plain one to check, and some
+// that never end.
 
 // Without the barrier that belongs here, a warp reads what the other may not have written.
 extern "C" __global__ void who_is_first(float* out) {
@@ -17,6 +18,15 @@ extern "C" __global__ void blocks_in_order(int* order) {
 extern "C" __global__ void halves(const float* never_written, float* y, int n) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i < n) y[i] = never_written[i] / 2;
+}
+
+// A shuffle in each warp, and a turn of the block: in any order the same.
+extern "C" __global__ void meets_in_both_ways(const float* x, float* y) {
+  __shared__ float s[70];
+  const int i = threadIdx.x;
+  s[i] = __shfl_xor_sync(0xffffffffu, x[blockIdx.x * 70 + i], i < 64 ? 21 : 1);
+  __syncthreads();  // s is written
+  y[blockIdx.x * 70 + i] = s[69 - i];
 }
 
 // ---- what never ends ---------------------------------------------------------------------------
