@@ -4,74 +4,25 @@ import csv
 import errno
 import math
 import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 from compare import assert_close
+from small_training import Notes, StopAt, equal_arrays, tiny, train_command
 from typer.testing import CliRunner
 
 from tinyvid import optim
 from tinyvid.checkpoint import load_checkpoint
 from tinyvid.cli import app
-from tinyvid.config import Config, load_config
+from tinyvid.config import load_config
 from tinyvid.data import open_data, write_verbs
 from tinyvid.errors import UserError
 from tinyvid.evaluate import score, videos_to_test
 from tinyvid.metrics import measure
 from tinyvid.runs import Run, build_model, resolved
-from tinyvid.train import (
-    Listener,
-    _better,
-    _draw,
-    check_same_config,
-    check_same_videos,
-    fit,
-)
+from tinyvid.train import _better, _draw, check_same_config, fit
 from tinyvid.trainer import build_optimiser, build_schedule
-
-ROOT = Path(__file__).resolve().parents[1]
-
-TINY = [
-    "data.options.per_class=4",
-    "data.options.size=16",
-    "data.options.frames=8",
-    'data.options.classes=["move_left", "move_right"]',
-    "data.workers=0",
-    "data.val_fraction=0.25",
-    "clip.frames=8",
-    "clip.stride=1",
-    "clip.height=16",
-    "clip.width=16",
-    "model.options.width=2",
-    "run.batch_size=4",
-    "run.epochs=2",
-    "schedule.warmup_epochs=1",
-]
-
-
-def tiny(*overrides: str) -> Config:
-    return load_config(overrides=[*TINY, *overrides])
-
-
-def equal_arrays(a: Path, b: Path) -> None:
-    """Assert that two checkpoints hold the same arrays, to the bit."""
-    one, two = load_checkpoint(a), load_checkpoint(b)
-    assert list(one.weights) == list(two.weights)
-    for name in one.weights:
-        assert_close(one.weights[name], two.weights[name])
-    if "optimiser" in one.state:
-        first, second = one.state["optimiser"], two.state["optimiser"]
-        assert first["param_groups"] == second["param_groups"]
-        assert list(first["state"]) == list(second["state"])
-        for name in first["state"]:
-            assert_close(first["state"][name], second["state"][name])
-        assert one.state["schedule"] == two.state["schedule"]
 
 
 @pytest.fixture(scope="module")
@@ -122,110 +73,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(finished, tmp_pa
         equal_arrays(finished.run.last, other.run.last)
 
 
-class Notes(Listener):
-    """Keeps what it is told; training is not to begin."""
-
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def start(self, run, parts, epoch, steps):
-        raise AssertionError(f"training began with epoch {epoch}")
-
-
-class StopAt(Listener):
-    """Interrupts training within an epoch, as Ctrl-C does."""
-
-    def __init__(self, epoch: int, step: int):
-        self.at = (epoch, step)
-
-    def step(self, epoch, step, loss, clips):
-        if (epoch, step) == self.at:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("at", [(1, 1), (2, 1), (3, 2)])
-def test_an_interrupted_run_goes_on_to_the_bit(finished, tmp_path, at):
-    config = tiny("run.epochs=3", "optim.ema=0.9")
-    with pytest.raises(KeyboardInterrupt):
-        fit(config, tmp_path / "run", listener=StopAt(*at))
-    assert (tmp_path / "run" / "curves.png").exists() == (at[0] > 1)
-    result = fit(config, tmp_path / "run", resume=True)
-    equal_arrays(finished.run.last, result.run.last)
-    equal_arrays(finished.run.best, result.run.best)
-    timeless = {"seconds": 0, "clips_per_s": 0}
-    assert [asdict(r) | timeless for r in result.rows] == [
-        asdict(r) | timeless for r in finished.rows
-    ]
-
-
-@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
-def test_every_optimiser_resumes_to_the_bit(tmp_path, optimiser):
-    config = tiny(f"optim.name={optimiser}", "schedule.name=step", "schedule.step_epochs=1")
-    whole = fit(config, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        fit(config, tmp_path / "run", listener=StopAt(2, 2))
-    result = fit(config, tmp_path / "run", resume=True)
-    equal_arrays(whole.run.last, result.run.last)
-
-
-def test_a_finished_run_is_not_trained_further(finished):
-    before = finished.run.last.read_bytes()
-    told = Notes()
-    config = tiny("run.epochs=3", "optim.ema=0.9")
-    again = fit(config, finished.run.path, resume=True, listener=told)
-    (note,) = told.notes
-    assert note.startswith(f"{finished.run.path} is finished, with 3 of 3 epochs; to train longer")
-    assert again.rows == finished.rows
-    assert again.best == finished.best
-    assert finished.run.last.read_bytes() == before
-
-
-def test_resuming_with_another_config_is_refused(finished):
-    with pytest.raises(UserError, match=r"was started with optim\.lr = 0\.\d+, not 0\.5"):
-        fit(tiny("run.epochs=3", "optim.ema=0.9", "optim.lr=0.5"), finished.run.path, resume=True)
-
-
-def test_resuming_for_longer_is_refused_with_a_way(finished):
-    with pytest.raises(UserError, match=r"run\.epochs = 3, not 4: .* longer start a new run$"):
-        fit(tiny("run.epochs=4", "optim.ema=0.9"), finished.run.path, resume=True)
-
-
-def test_resuming_with_other_videos_is_refused(tmp_path):
-    config = tiny("run.epochs=1")
-    videos = open_data("verbs", **config.data.options)
-    result = fit(config, tmp_path / "run", videos=videos)
-    kept = result.run.last.read_bytes()
-    train = result.run.split["train"]
-    gone = [i for i, v in enumerate(videos.videos) if v.name != train[-1]]
-    number = len(train)
-    with pytest.raises(UserError, match=rf"{number} videos in part 'train', of which number"):
-        fit(config, tmp_path / "run", videos=videos.subset(gone), resume=True)
-    other = videos.subset(range(len(videos)))
-    other.classes = ["move_left", "move_up"]
-    with pytest.raises(UserError, match=r"'move_right' as class 2, the data has 'move_up': "):
-        fit(config, tmp_path / "run", videos=other, resume=True)
-    other.classes = [*videos.classes, "grow"]
-    fewer = Run.open(tmp_path / "run")
-    with pytest.raises(UserError, match=r"was started with none as class 3, the data has 'grow'"):
-        check_same_videos(fewer, other.classes, {})
-    assert result.run.last.read_bytes() == kept
-
-
-def test_resuming_keeps_what_the_run_was_started_with(tmp_path):
-    config = tiny("run.epochs=2")
-    with pytest.raises(KeyboardInterrupt):
-        fit(config, tmp_path / "run", listener=StopAt(2, 1))
-    about = tmp_path / "run" / "run.json"
-    text = about.read_text().replace('"python": "', '"python": "older than ')
-    about.write_text(text)
-    fit(tiny("run.epochs=2", "data.prefetch=7"), tmp_path / "run", resume=True)
-    assert about.read_text() == text
-    assert Run.open(tmp_path / "run").config.data.prefetch == 7
-
-
 @pytest.mark.parametrize("kind", ["folder", "csv"])
 def test_a_run_finds_its_data_from_any_folder(tmp_path, monkeypatch, kind):
     (tmp_path / "here").mkdir()
@@ -264,48 +111,6 @@ def test_a_run_finds_its_data_from_any_folder(tmp_path, monkeypatch, kind):
         check_same_config(run.config, config, "run")  # here it would be another one
 
 
-def test_resuming_nothing(tmp_path):
-    with pytest.raises(UserError, match=r"run is no run: it has no config\.toml"):
-        fit(tiny(), tmp_path / "run", resume=True)
-
-
-def train_command(out: Path, *overrides: str) -> list[str]:
-    sets = [arg for pair in (*TINY, *overrides) for arg in ("--set", pair)]
-    return [sys.executable, "-m", "tinyvid", "train", "slow_fusion", "--out", str(out), *sets]
-
-
-def test_a_killed_run_goes_on_to_the_bit(tmp_path):
-    """SIGKILL in the middle of an epoch, in a process of its own."""
-    many = ["run.epochs=6", "data.options.per_class=24"]
-    whole = fit(tiny(*many), tmp_path / "whole")
-    out = tmp_path / "killed"
-    process = subprocess.Popen(
-        train_command(out, *many), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    log = out / "log.csv"
-    deadline = time.monotonic() + 120
-    while not (log.exists() and len(log.read_text().splitlines()) >= 3):
-        assert process.poll() is None, process.stderr.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    time.sleep(0.05)  # well into the next epoch
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
-    done = len(load_checkpoint(out / "last.safetensors").state["rows"])
-    assert 2 <= done < 6, "the run was not killed in the middle"
-    resumed = subprocess.run(
-        [sys.executable, "-m", "tinyvid", "train", "--resume", "--out", str(out)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    assert f"goes on with epoch {done + 1} of 6" in resumed.stdout
-    equal_arrays(whole.run.last, out / "last.safetensors")
-    equal_arrays(whole.run.best, out / "best.safetensors")
-
-
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     """And NumPy says nothing besides: a warning would fail the test."""
     config = tiny("optim.lr=1e30", "optim.name=sgd", "optim.clip_norm=none", "run.epochs=5")
@@ -315,6 +120,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert np.geterr() == before
     assert not (tmp_path / "run" / "curves.png").exists()
     assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_too_little_memory_stops_the_run_in_one_sentence(tmp_path, monkeypatch):
+    def epoch(*args):
+        raise MemoryError("Out of memory allocating 5 bytes")
+
+    monkeypatch.setattr("tinyvid.trainer.Trainer.epoch", epoch)
+    with pytest.raises(UserError, match=r"^out of memory: .* 5 bytes; give a smaller run\.batch"):
+        fit(tiny(), tmp_path / "run")
 
 
 def test_the_last_good_checkpoint_is_kept(tmp_path, monkeypatch):
