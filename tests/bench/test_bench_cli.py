@@ -101,6 +101,8 @@ def test_a_wrong_variant_fails_the_run(monkeypatch):
         (("conv3d", "--with", "nowhere.py"), "--with nowhere.py: no such file"),
         (("models", "c3f"), "no network is called 'c3f'. Did you mean 'c3d'?"),
         (("models", "--pass", "backward"), "step or forward"),
+        (("models", "c3d", "--batch", "0"), "--batch 0: at least 1"),
+        (("models", "c3d", "--peer", "numpy"), "networks have the peer torch, or none"),
         (("pipeline", "--data", "nowhere"), "nowhere"),
         (("compare", "a.json", "b.json"), "a.json: No such file"),
     ],

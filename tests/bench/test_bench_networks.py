@@ -122,10 +122,10 @@ def test_the_share_of_a_training_that_waits(videos):
 
 
 def test_videos_are_written_where_there_are_none(tmp_path):
-    folder = pipeline.written_videos(tmp_path, each=1)
+    folder = pipeline.written_videos(tmp_path, each=1, frames=3)
     found = open_data(folder)
     assert len(found.videos) == 8
-    assert found.probe(found.videos[0]).frames == 60
+    assert found.probe(found.videos[0]).frames == 3
 
 
 def test_on_a_gpu_each_call_is_between_two_events_after_the_cache_was_overwritten(monkeypatch):

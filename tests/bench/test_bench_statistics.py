@@ -146,3 +146,17 @@ def test_rounds_change_their_order_and_short_calls_are_repeated():
     clock = Clock(ours=steadily(1e-4))
     clock.times(repeat=False)
     assert clock.calls == {"ours": 1}
+
+
+def test_a_ratio_that_says_nothing_yet_is_timed_longer_though_its_interval_is_narrow():
+    """The first rounds reach from a little faster to 4 % slower, the later ones are all 4 %."""
+
+    def narrowing():
+        for k in range(12):
+            yield 0.02 * (1.04 if k % 2 else 0.999)
+        yield from steadily(0.02 * 1.04)
+
+    times = Clock(ours=narrowing(), other=steadily(0.02)).times(limit=3.0)
+    assert median_interval(times["ours"][:6]).width < 1.05
+    assert verdict(ratio(times)) == "slower"
+    assert len(times["ours"]) > 10

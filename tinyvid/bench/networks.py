@@ -17,6 +17,7 @@ import tinyvid
 from tinyvid import models, nn, optim
 from tinyvid.bench.results import OURS, PEER, Line, Measured
 from tinyvid.bench.timing import TOO_SLOW, Timer, interleave, processor_timer
+from tinyvid.errors import UserError
 from tinyvid.kernels.threads import get_num_threads
 from tinyvid.summary import summarise, total
 from tinyvid.trace import size_text
@@ -46,9 +47,11 @@ def measure_network(
         seconds: the limit. with_peer: whether PyTorch is timed too.
 
     Raises:
-        UserError: no such network.
+        UserError: no such network, or a batch of nothing.
     """
     entry = models.entry(name)
+    if batch is not None and batch < 1:
+        raise UserError(f"--batch {batch}: at least 1")
     n = batch or next((size for start, size in BATCH.items() if name.startswith(start)), 16)
     options: dict[str, Any] = {"dropout": 0.0} if "dropout" in entry.defaults else {}
     model = models.build(name, CLASSES, **options).train(pass_ == "step")

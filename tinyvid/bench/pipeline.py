@@ -20,9 +20,9 @@ WINDOW = 0.5  # seconds of which the clips are counted together: batches come in
 MEAN, STD = (0.45,) * 3, (0.25,) * 3
 
 
-def written_videos(folder: Path, each: int = 2) -> Path:
+def written_videos(folder: Path, each: int = 2, frames: int = 60) -> Path:
     """Write H.264 videos of 240×240 pixels to decode, where there are none at hand."""
-    return write_verbs(folder, each, frames=60, size=240, fps=25)
+    return write_verbs(folder, each, frames=frames, size=240, fps=25)
 
 
 def loader(videos: VideoSet, clip: tuple[int, int], batch: int, workers: int) -> ClipLoader:

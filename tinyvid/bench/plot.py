@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,14 +61,14 @@ def roofline(results: Results, path: Path) -> bool:
         scale.set_major_formatter("{x:g}")
         scale.set_minor_formatter(NullFormatter())
     cases = {one.flops / one.moved: one.case for one in drawn}
-    for x, case in cases.items() if len(cases) <= 12 else ():
-        axes.annotate(case, (x, axes.get_ylim()[0]), (-4, 6), rotation=90, ha="right", **_NOTE)
+    for at, case in cases.items() if len(cases) <= 12 else ():
+        axes.annotate(case, (at, axes.get_ylim()[0]), (-4, 6), rotation=90, ha="right", **_NOTE)
     figure.legend(loc="outside right upper", fontsize=9)
     figure.savefig(path)
     return True
 
 
-_NOTE = {"textcoords": "offset points", "fontsize": 9}
+_NOTE: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9}
 
 
 def _rates(one: Measured, name: str) -> list[float]:

@@ -21,7 +21,6 @@ from tinyvid.checking.suite import PROBLEMS
 from tinyvid.errors import UserError, nearest
 from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels import Kernel, kernels
-from tinyvid.kernels.conv3d.reference import normalised
 from tinyvid.kernels.inspection.roofline import Work
 
 Arrays = tuple[np.ndarray, ...]
@@ -303,14 +302,25 @@ def _conv_pool(x, w, bias, geometry, pool):
     return taps.max_fprop(np.maximum(y, y.dtype.type(0)), pool)
 
 
+def _normalised(x, mean, std, dtype):
+    """Return (x / 255 - mean) / std of bytes `N C ...`."""
+    offset, scale = (_beside(np.asarray(v, dtype), x) for v in (mean, std))
+    return (x.astype(dtype) / 255 - offset) / scale
+
+
+def _beside(of_channel, y):
+    """Return numbers of the channels so that they stand beside `N C ...`."""
+    return of_channel.reshape(-1, *[1] * (y.ndim - 2))
+
+
 def _uint8_fprop(x, w, mean, std, geometry, bias, relu):
-    y = taps.conv_fprop(normalised(x, mean, std, w.dtype), w, geometry)
-    y += bias.reshape(-1, 1, 1, 1)
-    return np.maximum(y, 0) if relu else y
+    y = taps.conv_fprop(_normalised(x, mean, std, w.dtype), w, geometry)
+    y += _beside(bias, y)
+    return np.maximum(y, y.dtype.type(0)) if relu else y
 
 
 def _uint8_wgrad(gy, x, mean, std, geometry):
-    return taps.conv_wgrad(gy, normalised(x, mean, std, gy.dtype), geometry)
+    return taps.conv_wgrad(gy, _normalised(x, mean, std, gy.dtype), geometry)
 
 
 def _conv2d_dgrad(gy, w, geometry):
@@ -327,6 +337,8 @@ BY_TAPS: dict[str, Callable[..., Any]] = {
     "conv2d_wgrad": taps.conv_wgrad,
     "conv3d_uint8_fprop": _uint8_fprop,
     "conv3d_uint8_wgrad": _uint8_wgrad,
+    "conv2d_uint8_fprop": _uint8_fprop,
+    "conv2d_uint8_wgrad": _uint8_wgrad,
     "max_pool3d_fprop": taps.max_fprop,
     "max_pool3d_dgrad": taps.max_dgrad,
     "max_pool3d_gather": taps.max_gather,

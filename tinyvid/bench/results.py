@@ -273,7 +273,7 @@ def compare(before: Results, after: Results) -> tuple[list[Change], list[str]]:
     if versions[0] != versions[1]:
         notes.append(f"PyTorch differs: {versions[0]}, then {versions[1]}")
     old = {(m.op, m.pass_, m.case, m.shapes): m for m in before.measured}
-    changes = []
+    changes: list[Change] = []
     for one in after.measured:
         past = old.get((one.op, one.pass_, one.case, one.shapes))
         changes += _changes(past, one) if past else []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ def conv_fprop(x: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarr
     y = np.zeros((len(w), len(x), *geometry.y[2:]), x.dtype)  # (K, N, Z, P, Q)
     for tap, seen in cells:
         for cs, ks in _groups(geometry, x.shape[1], len(w)):
-            y[ks] += np.tensordot(w[(ks, slice(None), *tap)], padded[:, cs][seen], ((1,), (1,)))
+            y[ks] += np.tensordot(w[_at(ks, tap)], padded[:, cs][seen], ((1,), (1,)))
     return y.swapaxes(0, 1)
 
 
@@ -48,7 +49,7 @@ def conv_dgrad(gy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndar
     padded, cells = _padded(empty, geometry, 0)
     for tap, seen in cells:
         for cs, ks in _groups(geometry, channels, len(w)):
-            part = np.tensordot(w[(ks, slice(None), *tap)], gy[:, ks], ((0,), (1,)))  # (C, N, ...)
+            part = np.tensordot(w[_at(ks, tap)], gy[:, ks], ((0,), (1,)))  # (C, N, ...)
             padded[:, cs][seen] += part.swapaxes(0, 1)
     return padded[_inside(geometry)]
 
@@ -63,7 +64,7 @@ def conv_wgrad(gy: np.ndarray, x: np.ndarray, geometry: ConvGeometry) -> np.ndar
     for tap, seen in cells:
         for cs, ks in _groups(geometry, channels, filters):
             part = np.tensordot(gy[:, ks], padded[:, cs][seen], (summed, summed))
-            gw[(ks, slice(None), *tap)] = part
+            gw[_at(ks, tap)] = part
     return gw
 
 
@@ -129,7 +130,7 @@ def _divisor(geometry: PoolGeometry, with_padding: bool, override: int | None) -
         end = first + geometry.window[axis]
         least, most = (-low, size + high) if with_padding else (0, size)
         counts.append(np.minimum(end, most) - np.maximum(first, least))
-    return math.prod(np.ix_(*counts))
+    return np.asarray(math.prod(np.ix_(*counts)))
 
 
 Geometry = ConvGeometry | PoolGeometry
@@ -185,6 +186,11 @@ def _inside(geometry: Geometry) -> Index:
     """Return where the input lies in its padded form."""
     places = zip(_spatial(geometry), geometry.padding, strict=True)
     return (slice(None), slice(None), *(slice(low, low + size) for size, (low, _) in places))
+
+
+def _at(ks: slice, tap: tuple[int, ...]) -> Any:
+    """Return where a filter tap of the filters `ks` stands in w."""
+    return (ks, slice(None), *tap)
 
 
 def _groups(geometry: ConvGeometry, channels: int, filters: int) -> Iterator[tuple[slice, slice]]:

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from tinyvid.bench.statistics import median_interval
+from tinyvid.bench.statistics import median_interval, verdict
 
 SHORTEST = 2e-3  # seconds that a round of a contestant takes at least: short calls are repeated
 MOST_CALLS = 10_000
 LEAST_ROUNDS = 6  # fewer have no interval
-SETTLED = 1.05  # the ends of each ratio's interval differ by less than 5 %
+SETTLED = 1.05  # a ratio has, when its interval is narrower than this, and says something
 PATIENCE = 3  # how many times the limit may be passed for the sake of the least rounds
 TOO_SLOW = "right, but too slow to be timed in --seconds"
 
@@ -82,5 +82,7 @@ def interleave(
 
 def _settled(names: list[str], taken: Mapping[str, list[float]]) -> bool:
     first = np.array(taken[names[0]])
-    ratios = [first / np.array(taken[name]) for name in names[1:]] or [first]
-    return all(median_interval(ratio).width <= SETTLED for ratio in ratios)
+    if len(names) == 1:
+        return median_interval(first).width <= SETTLED
+    ratios = [median_interval(first / np.array(taken[name])) for name in names[1:]]
+    return all(r.width <= SETTLED and verdict(r) != "cannot tell" for r in ratios)

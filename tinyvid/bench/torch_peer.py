@@ -102,20 +102,28 @@ def _first_layer(task: Task, place: Place) -> Callable[[], Any]:
     fprop = task.kernel.pass_ == "fprop"
     clip, other = task.args[:2] if fprop else task.args[1::-1]
     x, other = place(clip), place(other)
-    mean, std = (place(np.array(v, np.float32).reshape(-1, 1, 1, 1)) for v in task.args[2:4])
+    ones = [1] * (clip.ndim - 2)
+    mean, std = (place(np.array(v, np.float32).reshape(-1, *ones)) for v in task.args[2:4])
     scale, offset = 1 / (255 * std), mean / std
     sizes = (g.stride, [low for low, _ in g.padding], g.dilation)
+    flat = clip.ndim - g.rank == 3
+
+    def normalised() -> torch.Tensor:
+        u = x * scale - offset
+        return u.flatten(1, 2) if flat else u  # early fusion: all frames as channels
+
     if fprop:
         bias, relu = place(task.args[5]), task.args[6]
+        conv = F.conv3d if g.rank == 3 else F.conv2d
 
         def run() -> torch.Tensor:
-            y = F.conv3d(x * scale - offset, other, bias, *sizes, g.groups)
+            y = conv(normalised(), other, bias, *sizes, g.groups)
             return y.relu_() if relu else y
 
         return run
     w = place(np.empty(g.w, np.float32))
-    rest = (*sizes, False, [0] * 3, g.groups, [False, True, False])
-    return lambda: aten.convolution_backward(other, x * scale - offset, w, None, *rest)[1]
+    rest = (*sizes, False, [0] * g.rank, g.groups, [False, True, False])
+    return lambda: aten.convolution_backward(other, normalised(), w, None, *rest)[1]
 
 
 def _conv_pool(task: Task, place: Place) -> Callable[[], Any]:
@@ -200,6 +208,7 @@ _MAKE: dict[str, Callable[[Task, Place], Callable[[], Any]]] = {
     "conv3d": _conv,
     "conv2d": _conv,
     "conv3d_uint8": _first_layer,
+    "conv2d_uint8": _first_layer,
     "conv3d_relu_max_pool": _conv_pool,
     "max_pool3d": _max_pool,
     "avg_pool3d": _avg_pool,

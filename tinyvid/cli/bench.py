@@ -12,20 +12,23 @@ from typing import Annotated
 import typer
 
 from tinyvid.cli.bench_show import STYLES, Show, new_console, running
+from tinyvid.cli.shown import Command, Group
 from tinyvid.errors import UserError
 
-OPS = (
-    "conv3d",
-    "conv3d_uint8",
-    "conv3d_relu_max_pool",
-    "conv2d",
-    "max_pool3d",
-    "avg_pool3d",
-    "lstm",
-)
+# The operations that have kernels, and what to call them.
+OPS = {
+    "conv3d": "3-D convolution",
+    "conv3d_uint8": "3-D convolution of clips that are still bytes",
+    "conv3d_relu_max_pool": "3-D convolution with ReLU and max pooling",
+    "conv2d": "2-D convolution and early fusion",
+    "conv2d_uint8": "early fusion of clips that are still bytes",
+    "max_pool3d": "3-D max pooling",
+    "avg_pool3d": "3-D average pooling",
+    "lstm": "the LSTM",
+}
 NO_PEER = "none"
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode="rich")
 
 Peers = Annotated[
     list[str] | None,
@@ -105,24 +108,24 @@ def _kernels(op: str) -> Callable[..., None]:
             for task in work:
                 show(measure(task, settings))
 
-    run.__doc__ = f"Time the passes of {op} beside their peers, once their results agree."
+    run.__doc__ = f"Time {OPS[op]}."
     return run
 
 
 for _op in OPS:
-    app.command(_op)(_kernels(_op))
+    app.command(_op, cls=Command)(_kernels(_op))
 
 
-@app.command()
+@app.command(cls=Command)
 def models(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]", help="Networks; all by default."),
+        typer.Argument(metavar="MODEL", help="Networks; all by default."),
     ] = None,
     pass_: Annotated[
         list[str] | None, typer.Option("--pass", help="step or forward; both by default.")
     ] = None,
-    peer: Peers = None,
+    peer: Annotated[list[str] | None, typer.Option(help="torch or none; torch by default.")] = None,
     batch: Annotated[int | None, typer.Option(help="Clips of a step.")] = None,
     seconds: Seconds = None,
     quick: Quick = False,
@@ -145,7 +148,9 @@ def models(
     for name in chosen:
         networks.entry(name)
     alone = peer == [NO_PEER]
-    found, skipped = peers.chosen([] if alone else peer or ["torch"], "cpu")
+    if peer and not alone and peer != ["torch"]:
+        raise UserError(f"--peer {' '.join(peer)}: networks have the peer torch, or none")
+    found, skipped = peers.chosen([] if alone else ["torch"], "cpu")
     skipped = [why for why in skipped if not why.startswith("torch/")]
     with running("models", "cpu", skipped, out) as show:
         for name in chosen:
@@ -154,7 +159,7 @@ def models(
                 show(measure_network(name, each, batch, limit, bool(found)))
 
 
-@app.command()
+@app.command(cls=Command)
 def pipeline(
     data: Annotated[
         Path | None, typer.Option(help="A folder of videos; by default H.264 files made for it.")
@@ -186,7 +191,7 @@ def pipeline(
             show(waiting)
 
 
-@app.command()
+@app.command(cls=Command)
 def compare(
     before: Annotated[Path, typer.Argument(help="A JSON file of an earlier run.")],
     after: Annotated[Path, typer.Argument(help="One of a later run.")],
