@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinyvid.errors import UserError, nearest
-from tinyvid.kernels.inspection.budget import violations
+from tinyvid.kernels.inspection.budget import limits, violations
 from tinyvid.kernels.inspection.compile import KERNELS, nvrtc_version
 from tinyvid.kernels.inspection.facts import Facts, inspect
 from tinyvid.kernels.inspection.program import Program, programs
@@ -36,18 +36,24 @@ README = KERNELS / "README.md"
 BEGIN, END = "<!-- certificate: written by a script -->", "<!-- end of certificate -->"
 ARCHS = ("sm_80", "sm_90", "sm_100")
 NONE, FAILED = "–", "NO"
+_ERRORS = ("largest error", "error / √n")
 
 CHECKED, COMPILED, BOUNDS = "What is checked", "What it compiles to", "What the hardware allows"
 _ABOUT = {
     CHECKED: (
-        "Largest difference from the reference in float64, of float32 results, relative to the "
-        "largest element; first and second derivatives in float64 against differences; memory "
-        "accesses under the emulator's checker, in six schedules. `numba/*` run in Numba's "
-        "simulator, on small cases."
+        "Largest error: the largest difference from the reference in float64, of float32 results, "
+        "relative to the largest element; at most {float32:g} agrees, and where operands are "
+        "rounded to TF32 or bf16, at most {rounded:g} from the reference of operands rounded "
+        "alike. Error / √n: the largest difference of sums of n products of unit variance, divided "
+        "by √n; CUDA's agrees if it is at most {root:g}, too. First and second derivatives in "
+        "float64 against differences; memory accesses under the emulator's checker, in six "
+        "schedules. `numba/*` run in Numba's simulator, on small cases."
     ),
     COMPILED: (
         "By NVRTC {version}, in float32 for the sizes of the layer named below. Kinds of "
-        "instructions in the main loop, or in the whole kernel where it has none."
+        "instructions in the main loop, or in the whole kernel where it has none. Kept: whether "
+        "the machine code keeps within the limits. That kernels with limits beside that on spills "
+        "have no bank conflicts is counted on the emulator, by the tests."
     ),
     BOUNDS: (
         "Upper bounds from vendors' peaks: each array moved once, and the operations of the "
@@ -76,14 +82,17 @@ def checked_table(run: bool, only: str | None = None) -> Table:
         run: run the checks; else only count the cases, and leave the other cells empty.
         only: a variant or a target; all by default.
     """
-    header = ("op", "pass", "variant", "cases", "largest error", "agrees", "gradient", "accesses")
+    from tinyvid.checking.suite import AGREEMENT, PER_ROOT, ROUNDED_AGREEMENT
+
+    header = ("op", "pass", "variant", "cases", *_ERRORS, "agrees", "gradient", "accesses")
     rows = []
     for kernel in kernels():
         for variant in kernel.variants.values():
             if _wanted(variant.name, only):
-                cells = _run(kernel, variant) if run else (_cases(kernel, variant), "", "", "", "")
+                cells = _run(kernel, variant) if run else (_cases(kernel, variant), *[""] * 5)
                 rows.append((kernel.op, kernel.pass_, variant.name, *cells))
-    return Table(CHECKED, _ABOUT[CHECKED], header, tuple(rows))
+    most = {"float32": AGREEMENT["float32"], "rounded": ROUNDED_AGREEMENT, "root": PER_ROOT}
+    return Table(CHECKED, _ABOUT[CHECKED].format(**most), header, tuple(rows))
 
 
 def _cases(kernel: Kernel, variant: Variant) -> str:
@@ -105,7 +114,7 @@ def _run(kernel: Kernel, variant: Variant) -> tuple[str, ...]:
     differentiated = [row.passed for row in rows if row.gradient is not None]
     return (
         str(single.cases),
-        NONE if single.agreement is None else f"{single.agreement:.1e}",
+        *(NONE if e is None else f"{e:.1e}" for e in (single.agreement, single.per_root)),
         _yes(single.passed),
         _yes(all(differentiated)) if differentiated else NONE,
         _yes(not check_accesses(kernel, variant)) if cuda else NONE,
@@ -147,7 +156,7 @@ def compiled_table(found: Sequence[Program]) -> Table:
     """Return a row for each program and architecture."""
     header = (
         *("variant", "pass", "kernel", "on", "registers", "spilled bytes", "shared bytes"),
-        *("occupancy", "limited by", "main loop"),
+        *("occupancy", "limited by", "main loop", "limits", "kept"),
     )
     rows = []
     for program, facts in zip(_each(found), facts_of(found), strict=True):
@@ -164,6 +173,8 @@ def compiled_table(found: Sequence[Program]) -> Table:
                 f"{held.share:.0%}, {held.blocks} × {facts.threads} threads",
                 ", ".join(held.limiters),
                 _loop(facts),
+                ", ".join(limits(program.budget, facts.arch)),
+                _yes(not violations(facts, program.budget)),
             )
         )
     about = _ABOUT[COMPILED].format(version=nvrtc_version())
@@ -284,9 +295,11 @@ def filled(every: Table, *sources: Table) -> Table:
     """
     known: dict[str, tuple[str, ...]] = {}
     for source in sources:
+        if source.header != every.header:
+            continue
         for row in source.rows:
             known.setdefault(_key(source, row), row)
-    unknown = (NONE, *(FAILED,) * 3)
+    unknown = (NONE, NONE, *(FAILED,) * 3)
     rows = (known.get(_key(every, row), (*row[:4], *unknown)) for row in every.rows)
     return replace(every, rows=tuple(rows))
 
@@ -309,7 +322,7 @@ KEYS = ("op", "variant", "pass", "kernel", "on", "layer")
 def stale(written: Sequence[Table], now: Sequence[Table]) -> list[str]:
     """Return what is written down but is not so, a sentence each.
 
-    Empty cells of `now` are not compared; nor is the largest error, whose digits depend on the
+    Empty cells of `now` are not compared; nor are errors, whose digits depend on the
     machine, nor what another version of the compiler made.
     """
     old, new = ({table.title: table for table in tables} for tables in (written, now))
@@ -342,7 +355,7 @@ def _differences(old: Table, new: Table) -> list[str]:
     found += [f"{old.title}: {key} is not written down" for key in after if key not in before]
     for key in before.keys() & after.keys():
         for name, was, now in zip(old.header, before[key], after[key], strict=True):
-            if now not in ("", was) and name != "largest error":
+            if now not in ("", was) and name not in _ERRORS:
                 found.append(f"{old.title}: {key} has {name} {now!r}; written down is {was!r}")
     return found
 

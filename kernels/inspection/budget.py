@@ -35,6 +35,28 @@ class Budget:
     archs: tuple[str, ...] = ("sm_80", "sm_90")
 
 
+def limits(budget: Budget, arch: str) -> list[str]:
+    """Return the limits that hold on an architecture, a few words each."""
+    found = [f"≤ {budget.spills} spilled bytes" if budget.spills else "no spills"]
+    if arch not in budget.archs:
+        return found
+    if budget.registers is not None:
+        found.append(f"≤ {budget.registers} registers")
+    if budget.threads is not None:
+        found.append(f"≥ {budget.threads} threads")
+    if budget.ffma is not None:
+        found.append(f"≥ {budget.ffma:.0%} FFMA")
+    if budget.wide_loads:
+        found.append("loads of 128 bits")
+    if budget.no_division:
+        found.append("no division")
+    if budget.stages is not None:
+        found.append(f"≥ {budget.stages} stages")
+    if budget.ldmatrix:
+        found.append("ldmatrix")
+    return found
+
+
 def violations(facts: Facts, budget: Budget) -> list[str]:
     """Return a sentence for each limit that is not kept."""
     found = []

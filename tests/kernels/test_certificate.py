@@ -72,10 +72,10 @@ def test_every_kernel_keeps_its_budget(compiler):
 CHECKS = Table(
     CHECKED,
     "Errors.",
-    ("op", "pass", "variant", "cases", "largest error", "agrees", "gradient", "accesses"),
+    ("op", "pass", "variant", "cases", *certificate._ERRORS, "agrees", "gradient", "accesses"),
     (
-        ("conv3d", "fprop", "cuda/tiled", "27", "1.2e-07", "yes", "yes", "yes"),
-        ("conv3d", "fprop", "reference", "27", "–", "yes", "yes", "–"),
+        ("conv3d", "fprop", "cuda/tiled", "27", "1.2e-07", "4.1e-07", "yes", "yes", "yes"),
+        ("conv3d", "fprop", "reference", "27", "–", "–", "yes", "yes", "–"),
     ),
 )
 FACTS = Table(
@@ -143,6 +143,7 @@ def test_a_table_that_is_missing_or_too_many_is_told():
 
 def test_digits_of_errors_and_what_was_not_run_are_not_compared():
     assert stale([CHECKS], [changed(CHECKS, 0, largest_error="1.4e-07")]) == []
+    assert stale([CHECKS], [changed(CHECKS, 1, **{"error_/_√n": "2e-07"})]) == []
     assert stale([CHECKS], [changed(CHECKS, 0, agrees="", gradient="", accesses="")]) == []
 
 
@@ -156,8 +157,10 @@ def test_checks_that_were_not_run_are_kept_or_failed():
     kept = changed(CHECKS, 0, largest_error="1.4e-07")
     found = filled(every, kept, CHECKS)
     assert found.rows[0] == kept.rows[0]
-    assert found.rows[1] == ("conv3d", "fprop", "cuda/new", "27", "–", "NO", "NO", "NO")
+    assert found.rows[1] == ("conv3d", "fprop", "cuda/new", "27", "–", "–", "NO", "NO", "NO")
     assert filled(CHECKS, CHECKS) == CHECKS
+    narrower = replace(CHECKS, header=CHECKS.header[:-1], rows=tuple(r[:-1] for r in CHECKS.rows))
+    assert filled(CHECKS, narrower).rows[0][-1] == "NO"  # of other columns: not taken over
 
 
 def test_a_failure_that_was_written_down_is_told():
@@ -176,8 +179,11 @@ SPILLING = Program(
 
 
 def test_a_kernel_that_spills_is_told(compiler):
+    table = certificate.compiled_table([SPILLING])
     (found,) = certificate.broken_budgets([SPILLING], ["sm_80"])
     assert found.startswith("conv3d fprop cuda/f: spilled on sm_80 spills ")
+    row = dict(zip(table.header, table.rows[0], strict=True))
+    assert (row["limits"], row["kept"]) == ("no spills", "NO")
     allowed = replace(SPILLING, budget=Budget(spills=10**6))
     assert certificate.broken_budgets([allowed], ["sm_80"]) == []
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tinyvid.kernels.inspection import Budget
-from tinyvid.kernels.inspection.budget import violations
+from tinyvid.kernels.inspection.budget import limits, violations
 
 BROKEN = [
     ("spilled", Budget(), r"spilled on sm_80 spills \d+ bytes to local memory and loads \d+"),
@@ -30,6 +30,16 @@ KEPT = [
     ("product_by_matrices", Budget(ldmatrix=True)),
     ("indexed", Budget()),
 ]
+
+
+def test_limits_are_told_in_a_few_words():
+    assert limits(Budget(), "sm_80") == ["no spills"]
+    budget = Budget(8, 128, 256, 0.85, True, True, 2, True)
+    assert limits(budget, "sm_90") == [
+        *("≤ 8 spilled bytes", "≤ 128 registers", "≥ 256 threads", "≥ 85% FFMA"),
+        *("loads of 128 bits", "no division", "≥ 2 stages", "ldmatrix"),
+    ]
+    assert limits(budget, "sm_100") == ["≤ 8 spilled bytes"]
 
 
 @pytest.mark.parametrize(("kernel", "budget", "sentence"), BROKEN)
