@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Callable
 from importlib import metadata
 from typing import Any
@@ -19,6 +20,7 @@ SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 PREFIXES = ("OPENBLAS_", "GOTO_", "OMP_", "KMP_", "MKL_", "BLIS_", "NUMBA_NUM_", "TINYVID_NUM_")
 PACKAGES = ("tinyvid", "numpy", "numba", "torch", "cupy-cuda12x", "cupy-cuda13x")
 
+MOST_BUSY = 0.1  # of the processors: more than that, and times are not those of a quiet machine
 GEMM = 2048  # rows and columns of the product that the ceiling is taken from
 COPIED = 256 * 2**20  # bytes: far more than any cache holds
 
@@ -33,7 +35,7 @@ def describe(device: str = "cpu") -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **_versions()},
         "blas": _blas(),
         "threads": get_num_threads(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "busy": busy(),
         "environment": {
             name: value for name, value in sorted(os.environ.items()) if name.startswith(PREFIXES)
         },
@@ -50,13 +52,37 @@ def warnings(machine: dict[str, Any]) -> list[str]:
             f"{' and '.join(slowing)} set: NumPy's products are slower than they need be, ours "
             f"with them; run `env {unset} tinyvid bench ...`"
         )
-    load = machine["load"]
-    if load is not None and load > 0.5:
+    if machine["busy"] is not None and machine["busy"] > MOST_BUSY:
         found.append(
-            f"other work runs on this machine (load {load} on {machine['cores']} cores): only "
-            "ratios mean anything"
+            f"other work takes {machine['busy']:.0%} of this machine: only ratios mean anything"
         )
     return found
+
+
+def busy(look: Callable[[], str | None] | None = None) -> float | None:
+    """Return the share of the processors' time that others take while this process sleeps.
+
+    Args:
+        look: reads the system's counters, the first line of Linux's `/proc/stat`; None where it
+            has none, and then nothing is known.
+    """
+    first = (look or _counters)()
+    time.sleep(0.2 if look is None else 0)
+    second = (look or _counters)()
+    if first is None or second is None:
+        return None
+    before, after = ([int(word) for word in text.split()[1:]] for text in (first, second))
+    passed = [b - a for a, b in zip(before, after, strict=True)]
+    idle = passed[3] + passed[4]  # and waiting for a disk
+    return round(1 - idle / sum(passed), 2) if sum(passed) else None
+
+
+def _counters() -> str | None:
+    try:
+        with open("/proc/stat", encoding="ascii") as lines:
+            return next(lines)
+    except (OSError, StopIteration):
+        return None
 
 
 def line(machine: dict[str, Any]) -> str:
