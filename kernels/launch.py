@@ -11,6 +11,7 @@ Both kinds of module have `get_function(name)(grid, block, args, shared_mem=0)` 
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,6 +38,7 @@ def load(
     """Return the module of a CUDA C++ file, compiled when it is first asked for.
 
     A file that has changed since is compiled anew (a changed header is noticed by a new process).
+    On a GPU CuPy adds `-ftz=true`: numbers below 1.2e-38 become 0 in float32.
 
     Args:
         file: the file; a relative path is taken from the working directory.
@@ -93,10 +95,14 @@ def _load(
     if device != "cuda":
         raise UserError(f"device {device!r} does not run CUDA C++; use 'cuda' or 'emulator'")
     cupy = _cupy()
+    from tinyvid.kernels.inspection.compile import sources
+
+    # CuPy keeps on disk what it compiled, by the text alone: let the text tell what it includes.
+    included = hashlib.sha256(repr(sorted(sources(path).values())).encode()).hexdigest()
     options = ["-std=c++17", f"-I{path.parent}", f"-I{include}"]
     options += [f"-D{k}={_text(v)}" for k, v in constants]
     module = cupy.RawModule(
-        code=path.read_text(),
+        code=f"{path.read_text()}\n// with its includes: {included}\n",
         options=tuple(options),
         backend="nvrtc",
         name_expressions=names or None,

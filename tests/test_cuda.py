@@ -1,6 +1,7 @@
 """Device `cuda`, on a stand-in for CuPy: arrays, operations, memory, launches."""
 
 import shutil
+from unittest.mock import MagicMock
 
 import cupy_stand_in
 import numpy as np
@@ -188,6 +189,20 @@ def test_launches_that_the_driver_would_refuse(cupy, tmp_path):
     one = conv_geometry(x.shape, x.shape, 1, 0, 1, 1)
     with pytest.raises(UserError, match=r"device 'cuda' takes CuPy arrays, not numpy\.ndarray"):
         conv3d.fprop(x, x, one, device="cuda")
+
+
+def test_a_changed_header_is_another_text_for_cupy(cupy, tmp_path, monkeypatch):
+    codes = []
+    monkeypatch.setattr(
+        cupy, "RawModule", lambda code, **options: codes.append(code) or MagicMock()
+    )
+    (tmp_path / "twice.cu").write_text('#include "by.cuh"\n' + KERNEL)
+    for factor in "223":
+        (tmp_path / "by.cuh").write_text(f"#define FACTOR {factor}\n")
+        launch._load.cache_clear()
+        launch.load(tmp_path / "twice.cu", device="cuda")
+    assert codes[0] == codes[1] != codes[2]
+    assert codes[2].startswith('#include "by.cuh"\n' + KERNEL)
 
 
 @needs_compiler

@@ -85,7 +85,7 @@ def compile_file(
         *(f"-D{k}" if v is True else f"-D{k}={v}" for k, v in (constants or {}).items()),
         *options,
     ]
-    texts = _sources(path)
+    texts = sources(path)
     key = hashlib.sha256(
         repr((FORMAT, version, flags, list(names), sorted(texts.items()))).encode()
     ).hexdigest()[:32]
@@ -137,7 +137,7 @@ def _check_arch(arch: str, nvrtc: Any) -> None:
         )
 
 
-def _sources(path: Path) -> dict[str, str]:
+def sources(path: Path) -> dict[str, str]:
     """Return the text of the file and of all that it includes, by path.
 
     An include within an `#if` counts too: better a file too many in the key than one too few.
