@@ -19,7 +19,7 @@ MACHINE = {
     "threads": 2,
     "environment": {},
     "versions": {"numpy": "2.0", "torch": "2.9"},
-    "load": 0.0,
+    "busy": 0.0,
     "cores": 2,
 }
 
@@ -150,21 +150,24 @@ def test_variables_that_change_blas_are_noted_and_those_that_slow_it_are_warned_
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     found = machine.describe()
     assert found["environment"]["OMP_NUM_THREADS"] == "2"
-    assert not any("slower" in text for text in machine.warnings({**found, "load": 0.0}))
+    assert not any("slower" in text for text in machine.warnings({**found, "busy": 0.0}))
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    (text,) = machine.warnings({**machine.describe(), "load": 0.1})
+    (text,) = machine.warnings({**machine.describe(), "busy": 0.05})
     assert text.startswith("OPENBLAS_CORETYPE set: NumPy's products are slower than they need be")
     assert "env -u OPENBLAS_CORETYPE tinyvid bench" in text
     monkeypatch.setenv("OPENBLAS_L2_SIZE", "512")
-    (text,) = machine.warnings({**machine.describe(), "load": None})
+    (text,) = machine.warnings({**machine.describe(), "busy": None})
     assert text.startswith("OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE set")
 
 
 def test_other_work_is_warned_of_and_the_machine_fits_a_line():
-    (text,) = machine.warnings({"environment": {}, "load": 1.5, "cores": 2})
-    assert (
-        text == "other work runs on this machine (load 1.5 on 2 cores): only ratios mean anything"
-    )
+    (text,) = machine.warnings({"environment": {}, "busy": 0.75})
+    assert text == "other work takes 75% of this machine: only ratios mean anything"
+    counters = iter(["cpu  100 0 100 800 10 0 0 0", "cpu  140 5 110 836 14 0 0 0"])
+    # 95 ticks: 40 user, 5 nice, 10 system, 36 idle, 4 waiting.
+    assert machine.busy(lambda: next(counters)) == pytest.approx(55 / 95, abs=0.005)
+    assert machine.busy(lambda: None) is None
+    assert machine.busy(lambda: "cpu 1 1 1 1 1") is None  # no time has passed
     found = machine.describe()
     assert np.__version__ in machine.line(found)
     assert f"{found['threads']} threads" in machine.line(found)

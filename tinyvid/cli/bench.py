@@ -179,16 +179,20 @@ def pipeline(
     from tinyvid.bench.pipeline import loader, measure_decoding, measure_waiting, written_videos
     from tinyvid.data import open_data
 
-    with tempfile.TemporaryDirectory() as folder:
-        videos = open_data(data or written_videos(Path(folder), 1 if quick else 4))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running("pipeline", "cpu", [], out, ceilings=False) as show,
+    ):
+        if data is None:
+            show.say("writing H.264 videos to decode")
+        videos = open_data(data or written_videos(Path(folder), 1 if quick else 2))
         source = loader(videos, (frames, size), batch, workers)
-        with running("pipeline", "cpu", [], out, ceilings=False) as show:
-            decoding = measure_decoding(source, _limit(seconds, quick))
-            show(decoding)
-            for line in decoding.timed:
-                show.say(f"{1 / line.median:.0f} clips a second")
-            waiting, _ = measure_waiting(source, model, _limit(seconds, quick))
-            show(waiting)
+        decoding = measure_decoding(source, _limit(seconds, quick))
+        show(decoding)
+        for line in decoding.timed:
+            show.say(f"{1 / line.median:.0f} clips a second")
+        waiting, _ = measure_waiting(source, model, _limit(seconds, quick))
+        show(waiting)
 
 
 @app.command(cls=Command)
