@@ -6,12 +6,15 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from tinyvid.cli import app, kernels
+from tinyvid.cli.launches import Planned
 from tinyvid.errors import UserError
 from tinyvid.kernels import files, launch
 from tinyvid.kernels.emulator.written import in_file, parse
@@ -286,6 +289,26 @@ def test_launches_after_a_fault_are_made_or_said_to_be_left_out(tmp_path):
     result = run(file, "--with", script)
     assert "note: launches.py: a fault ended it, and left out what it launches" in result.stdout
     assert "1 finding in 6 launches" in result.stdout
+
+
+@needs_compiler
+def test_a_finding_that_a_later_launch_explains_is_told_no_more(capsys):
+    """An element that an index off by one leaves out, and later that index."""
+    file = Path(__file__).parent / "kernels" / "emulator" / "accesses.cu"
+    module = launch.load(file, device="emulator")
+
+    def launches(count):
+        y = launch.empty((count,), "float32", "emulator")
+        module.get_function("next_to_it")((1,), (64,), (y, 1))
+
+    cases = {"longer": 65, "as long": 64, "even longer": 66}
+    plan = Planned([(name, partial(launches, count)) for name, count in cases.items()])
+    how = ("forward",), ("late",), 1, False, Console(width=100)
+    assert kernels._run(file, plan, *how) == 1
+    printed = capsys.readouterr().out
+    assert "out of bounds: next_to_it" in printed
+    assert "uninitialised" not in printed
+    assert "  first in as long\n1 finding in 3 launches of 3 cases" in printed
 
 
 # ---- changed copies of our own files -------------------------------------------------------------

@@ -10,6 +10,7 @@ scheduler); then `device.h` and what it includes (CUDA's names in terms of the r
 ...     Module("scale.cu").get_function("scale")((4,), (128,), (x, y))
 """
 
+from tinyvid.kernels.emulator.found import AccessError, Finding
 from tinyvid.kernels.emulator.module import (
     Function,
     Global,
@@ -18,7 +19,6 @@ from tinyvid.kernels.emulator.module import (
     Launched,
     Module,
 )
-from tinyvid.kernels.emulator.report import AccessError, Finding
 from tinyvid.kernels.emulator.settings import Options, current, options
 
 __all__ = [

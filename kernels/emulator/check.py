@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from tinyvid.kernels.emulator.module import KernelFault, Launched
-from tinyvid.kernels.emulator.report import (
+from tinyvid.kernels.emulator.found import (
     UNINITIALISED,
     Finding,
     LineCount,
@@ -18,6 +17,7 @@ from tinyvid.kernels.emulator.report import (
     merge_counts,
     roots,
 )
+from tinyvid.kernels.emulator.module import KernelFault, Launched
 from tinyvid.kernels.emulator.settings import COPIES, SCHEDULES, options
 
 

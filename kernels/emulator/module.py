@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tinyvid.errors import UserError, nearest
-from tinyvid.kernels.emulator import lines, native, report
+from tinyvid.kernels.emulator import lines, native
 from tinyvid.kernels.emulator.arguments import Arguments
 from tinyvid.kernels.emulator.build import Build, build, no_kernel
+from tinyvid.kernels.emulator.found import AccessError, Finding, LineCount
+from tinyvid.kernels.emulator.report import Checker
 from tinyvid.kernels.emulator.settings import SCHEDULES, Options, current
 
 # What every GPU since compute capability 5 allows.
@@ -81,8 +83,8 @@ class Launched:
     kernel: str
     grid: tuple[int, int, int]
     block: tuple[int, int, int]
-    findings: list[report.Finding]
-    counts: list[report.LineCount]
+    findings: list[Finding]
+    counts: list[LineCount]
     fault: KernelFault | None
 
 
@@ -255,7 +257,7 @@ class Function:
             if options.watch is not None:
                 options.watch(launched)
             elif launched.findings:
-                raise report.AccessError(launched.findings)
+                raise AccessError(launched.findings)
             error = launched.fault
         else:
             with _ONE_AT_A_TIME:
@@ -267,7 +269,7 @@ class Function:
     def _launch_checked(
         self, library: native.Library, request: native.Request, sizes: Sizes, options: Options
     ) -> Launched:
-        checker = report.Checker(library.handle, library.path)
+        checker = Checker(library.handle, library.path)
         with _ONE_AT_A_TIME:
             checker.options(count_lines=options.count_lines)
             fault = library.launch(library.kernels[self.name], request)
@@ -278,7 +280,7 @@ class Function:
 
 
 def _error(
-    kernel: str, fault: native.Fault | None, library: native.Library, findings: list[report.Finding]
+    kernel: str, fault: native.Fault | None, library: native.Library, findings: list[Finding]
 ) -> KernelFault | None:
     if fault is None:
         return None

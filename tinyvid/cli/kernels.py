@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tinyvid.kernels.emulator.check import Report
-    from tinyvid.kernels.emulator.report import Finding, LineCount
+    from tinyvid.kernels.emulator.found import Finding, LineCount
 
 app = typer.Typer(cls=Group, no_args_is_help=False, rich_markup_mode="rich")
 
@@ -174,7 +174,7 @@ def _run(
     from tinyvid.kernels.emulator.check import Report, check
 
     report = Report()
-    first_in: list[str] = []  # of each finding, the launch in which it came first
+    first_in: dict[tuple, str] = {}  # key of a finding -> the launch in which it came first
     ended: list[str] = []
     start = time.perf_counter()
 
@@ -198,7 +198,8 @@ def _run(
                 try:
                     check(run, schedules, copies, seed, counts, report)
                 finally:
-                    first_in += [name] * (len(report.findings) - len(first_in))
+                    for finding in report.findings:
+                        first_in.setdefault(finding.key, name)
                 ended += [name] * (report.cut_short > before)
                 progress.advance(task)
     except UserError:
@@ -226,7 +227,7 @@ def _run(
 def _tell(
     file: Path,
     report: Report,
-    first_in: list[str],
+    first_in: dict[tuple, str],
     seconds: float,
     cases: int,
     notes: list[str],
@@ -239,12 +240,12 @@ def _tell(
     if report.counts:
         console.print(table(report.counts, console.width), highlight=False)
         line(LEGEND, "dim")
-    for finding, name in zip(report.findings, first_in, strict=True):
+    for finding in report.findings:
         line(f"\n{finding.sentence}", "red")
         for row in _source(finding, file):
             line(row, "dim")
         if cases > 1:
-            line(f"  first in {name}", "dim")
+            line(f"  first in {first_in[finding.key]}", "dim")
     count = len(report.findings)
     for note in notes:
         line(f"note: {note}", "yellow")

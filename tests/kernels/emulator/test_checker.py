@@ -12,8 +12,8 @@ from emulated import module, needs_compiler
 from tinyvid.errors import UserError
 from tinyvid.kernels.emulator import Module, build, options
 from tinyvid.kernels.emulator.check import check
+from tinyvid.kernels.emulator.found import AccessError, Finding, merge
 from tinyvid.kernels.emulator.lines import Place
-from tinyvid.kernels.emulator.report import AccessError, Finding, merge
 from tinyvid.kernels.emulator.settings import COPIES, SCHEDULES
 from tinyvid.kernels.launch import empty, write_global
 

@@ -13,7 +13,7 @@ from emulated import HERE, SCHEDULES, module, needs_compiler
 
 from tinyvid.errors import UserError
 from tinyvid.kernels.emulator import Module, build, options
-from tinyvid.kernels.emulator.report import AccessError
+from tinyvid.kernels.emulator.found import AccessError
 
 pytestmark = needs_compiler
 
