@@ -32,7 +32,7 @@ def total(array: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
             return _column_sums(rows.reshape(-1, channels)).astype(array.dtype).reshape(shape)
     if device_of(array) == "cpu":
         return np.add.reduce(array, dims, keepdims=True)  # what `sum` calls, a little later
-    return array.sum(dims, keepdims=True)
+    return array.sum(dims, keepdims=True) if dims else array
 
 
 def _column_sums(rows: np.ndarray) -> np.ndarray:

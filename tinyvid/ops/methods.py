@@ -63,6 +63,10 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     size = input.shape[dim]
     if where.dtype.kind not in "iu" or not ((where >= 0) & (where < size)).all():
         raise UserError(f"gather: index must hold integers in 0 … {size - 1}")
+    return _gathered(input, dim, where)
+
+
+def _gathered(input: Tensor, dim: int, where: Any) -> Tensor:
     cells = list(np.indices(where.shape, sparse=True))
     cells[dim] = where
     return getitem(input, tuple(cells))
@@ -77,7 +81,8 @@ class Extremum(NamedTuple):
 
 def _along(input: Tensor, dim: int, keepdim: bool, arg: Callable[..., Tensor]) -> Extremum:
     indices = arg(input, dim, keepdim=True)
-    values = gather(input, dim, indices)  # so that the index chosen alone gets the gradient
+    # Gathered, so that the index chosen alone gets the gradient.
+    values = _gathered(input, axis(dim, input.ndim), indices.data)
     found = Extremum(values, indices)
     return found if keepdim else Extremum(*(t.squeeze(dim) for t in found))
 

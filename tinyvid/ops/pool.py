@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tinyvid import kernels
-from tinyvid.device import on_device_of, to_device
+from tinyvid.device import on_device_of, zeros_on_device_of
 from tinyvid.errors import UserError
 from tinyvid.geometry import PoolGeometry, per_axis, pool_geometry
 from tinyvid.ops.reduce import amax
@@ -66,15 +66,15 @@ def _gather(x: Tensor, argmax: np.ndarray, geometry: PoolGeometry) -> Tensor:
 
 def _flat_indices(argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
     """Return the argmax of each window as an index into the flattened `D H W` of the input."""
-    offsets = np.unravel_index(to_device(argmax, "cpu").astype(np.int64), geometry.window)
-    flat = np.zeros(argmax.shape, np.int64)
+    offsets = np.unravel_index(argmax.astype(np.int64), geometry.window)
+    flat = zeros_on_device_of(argmax, argmax.shape, np.int64)
     for axis, offset in enumerate(offsets):
         shape = [1] * 5
         shape[axis + 2] = -1
         first = np.arange(geometry.y[axis + 2]) * geometry.stride[axis] - geometry.padding[axis][0]
-        place = first.reshape(shape) + offset * geometry.dilation[axis]
+        place = on_device_of(argmax, first.reshape(shape)) + offset * geometry.dilation[axis]
         flat = flat * geometry.x[axis + 2] + place
-    return on_device_of(argmax, flat)
+    return flat
 
 
 @takes_arrays
