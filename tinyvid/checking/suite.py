@@ -398,7 +398,7 @@ def _spread(found: list[Problem]) -> list[Problem]:
 def _check_variant(
     row: Row, kernel: Kernel, variant: Variant, quick: bool, device: str, done: dict
 ) -> None:
-    fitting = []
+    fitting: list[Problem] = []
     for problem in problems_of(kernel, variant, device):
         if quick and (len(fitting) == QUICK or not problem.small):
             continue

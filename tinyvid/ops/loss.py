@@ -122,7 +122,7 @@ def _as_target(target: Any, input: Tensor) -> Tensor:
 @takes_arrays
 def nll_loss(
     input: Tensor,
-    target: Tensor,
+    target: Tensor | np.ndarray,
     weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -157,7 +157,7 @@ def nll_loss(
 @takes_arrays
 def cross_entropy(
     input: Tensor,
-    target: Tensor,
+    target: Tensor | np.ndarray,
     weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
