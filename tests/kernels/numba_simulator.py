@@ -172,7 +172,7 @@ SMALL = {
             *("overhang, padding not counted", "divisor given", "dilation with padding"),
             "four channels of few cells, overlap",
         ),
-        "float64": ("single cell", "padding not counted"),
+        "float64": ("single cell", "overhang"),
     },
     "lstm": {
         "float32": ("one hidden unit", "unequal lengths, reversed"),
