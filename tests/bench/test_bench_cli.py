@@ -43,14 +43,12 @@ def test_every_operation_has_a_command():
         assert name in text
 
 
-@pytest.mark.parametrize("columns", [80, 100])
-def test_help_fits(columns):
-    for command in ("--help", "conv3d", "models", "pipeline", "compare"):
-        args = [command] if command == "--help" else [command, "--help"]
-        result = run(*args, columns=columns)
+def test_help_fits():
+    for command in ("models", "pipeline", "compare", "conv3d"):
+        result = run(command, "--help", columns=80)
         assert result.exit_code == 0
-        assert max(map(len, result.output.splitlines())) <= columns
-    text = flat(run("conv3d", "--help").output)
+        assert max(map(len, result.output.splitlines())) <= 80
+    text = flat(result.output)
     for option in ("--case", "--ladder", "--with", "--check", "--quick", "--out", "--peer"):
         assert option in text
 
@@ -58,7 +56,7 @@ def test_help_fits(columns):
 def test_a_run_and_its_files(tmp_path):
     result = run(
         *("conv3d", "--case", "plain", "--pass", "fprop", "--peer", "numpy"),
-        *("--seconds", "0.05", "--out", tmp_path),
+        *("--seconds", "1", "--out", tmp_path),
     )
     assert result.exit_code == 0, result.output
     assert max(map(len, result.output.replace(str(tmp_path), "").splitlines())) <= 100
