@@ -18,17 +18,19 @@ from tinyvid.errors import UserError
 from tinyvid.kernels.registry import simulated, why_not_there
 
 try:
-    from numba import cuda
+    from numba import cuda as _cuda
 except ImportError as error:  # such as a Numba that leaves CUDA to a package of its own
     raise UserError(
         f"Numba's CUDA cannot be imported ({error}): pip install 'tinyvid[cuda13]' (or cuda12), "
         "for its simulator alone pip install numba-cuda"
     ) from error
 
+# In kernels its members are other things than outside of them, and other than their types say.
+cuda: Any = _cuda
+
 if not simulated():
     # How small a grid may be is for those who chose the sizes; kernels here take every size.
-    settings: Any = cuda.dispatcher.config
-    settings.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+    cuda.dispatcher.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 
 # A function of kernels. Inlined, as all are that nvcc compiles, and so compiled with no GPU too.
 device_function = cuda.jit(device=True, inline="always")
