@@ -533,8 +533,9 @@ def test_control_c_is_told_and_ends_with_130():
         "from tinyvid.kernels.emulator.module import _ONE_AT_A_TIME\n"
         "def press():\n"
         "    while not _ONE_AT_A_TIME.locked(): time.sleep(0.01)\n"
-        "    time.sleep(0.1); os.kill(os.getpid(), signal.SIGINT)\n"
-        "threading.Thread(target=press).start(); main()"
+        "    time.sleep(0.1)\n"
+        "    while _ONE_AT_A_TIME.locked(): os.kill(os.getpid(), signal.SIGINT); time.sleep(2)\n"
+        "threading.Thread(target=press, daemon=True).start(); main()"
     )
     how = ["--kernel", "spins_alone", "--block", "64", "--arg", "x=float[64]:zeros"]
     done = subprocess.run(

@@ -134,17 +134,24 @@ def test_a_fault_on_another_os_thread():
 # ---- what never ends ---------------------------------------------------------------------------
 
 
-def interrupted(kernel, presses=1, **how):
-    """Launch a kernel that does not end, and press Ctrl-C once it has begun."""
+def interrupted(kernel, every=5, **how):
+    """Launch a kernel that does not end, and press Ctrl-C every so many seconds until it has.
+
+    Returns what is told, and how often that took.
+    """
     endless = module("schedules.cu")
     endless.built(how.get("checked", False))
+    presses = []
 
     def press():
-        for _ in range(presses):
-            while not _ONE_AT_A_TIME.locked():  # a launch runs
-                time.sleep(0.01)
-            time.sleep(0.1)
+        while not _ONE_AT_A_TIME.locked():  # a launch runs
+            time.sleep(0.01)
+        time.sleep(0.1)
+        while _ONE_AT_A_TIME.locked():
+            presses.append(time.monotonic())
             os.kill(os.getpid(), signal.SIGINT)
+            while _ONE_AT_A_TIME.locked() and time.monotonic() < presses[-1] + every:
+                time.sleep(0.01)
 
     with options(**how):
         keyboard = threading.Thread(target=press)
@@ -153,7 +160,7 @@ def interrupted(kernel, presses=1, **how):
             endless.get_function(kernel)((6,), (64,), (np.zeros(64, np.float32),))
         keyboard.join()
     endless.get_function("blocks_in_order")((4,), (1,), (np.zeros(5, np.int32),))  # all goes on
-    return str(caught.value)
+    return str(caught.value), len(presses)
 
 
 @pytest.fixture
@@ -171,16 +178,17 @@ ON = [{"workers": 1}, {"workers": 3}, {"checked": True}]
 @pytest.mark.parametrize("how", ON, ids=["alone", "with_helpers", "checked"])
 @pytest.mark.parametrize("kernel", ["spins", "spins_alone", "meets_for_ever"])
 def test_control_c_ends_a_kernel_that_does_not_end(kernel, how):
-    says = interrupted(kernel, **how)
+    says, presses = interrupted(kernel, **how)
     place = r"(?: in \S*schedules\.cu:(\d+), block \(\d, 0, 0\), thread \(\d+, 0, 0\).*)?"
     found = re.fullmatch(rf"{kernel} was running{place}", says)
     assert found, says
+    assert presses == 1
     assert found[1] is None or int(found[1]) in lines(kernel, "// stop: ", "schedules.cu")
 
 
 @pytest.mark.usefixtures("python_raises")
 def test_it_is_told_who_waits_for_a_thread_that_spins():
-    says = interrupted("spins_alone", workers=1)
+    says, _ = interrupted("spins_alone", workers=1)
     (barrier,) = lines("spins_alone", "// wait: ", "schedules.cu")
     assert (
         f"thread (40, 0, 0); 40 of its block's threads wait at __syncthreads in line {barrier}"
@@ -192,7 +200,9 @@ def test_who_handles_control_c_otherwise_is_told_and_ends_the_kernel_at_the_seco
     told = []
     before = signal.signal(signal.SIGINT, lambda *_: told.append(1))
     try:
-        assert interrupted("spins", presses=2).startswith("spins was running")
+        says, presses = interrupted("spins", every=0.5)
     finally:
         signal.signal(signal.SIGINT, before)
+    assert says.startswith("spins was running")
+    assert presses > 1
     assert told
