@@ -89,3 +89,8 @@ def test_too_much_for_the_memory_is_an_error_that_can_be_survived(device):
 def test_the_checks_above_work_on_the_stand_in(stand_in, name, variant):
     check(name, variant, quick=True)
     assert any(size > 8 for size in cupy_stand_in.reads)  # on the device, and back
+
+
+def test_every_kernel_has_a_variant_in_cuda():
+    in_cuda = {name for name, variant in VARIANTS if variant.startswith("cuda/")}
+    assert in_cuda == {kernel.name for kernel in kernels()}
