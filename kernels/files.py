@@ -9,13 +9,16 @@ from pathlib import Path
 
 KERNELS = Path(__file__).parent
 
-# Folder -> a function that yields (name, callable) for each launch of one of its files. It loads
-# the file through `launch.load`, so that a copy may stand in for it.
-LAUNCHES = {
-    "conv3d": "tinyvid.kernels.conv3d.launches:launches",
-    "lstm": "tinyvid.kernels.lstm.launches:launches",
-    "conv3d_relu_max_pool": "tinyvid.kernels.conv3d_relu_max_pool.launches:launches",
-    "pool3d": "tinyvid.kernels.pool3d.launches:launches",
+# Folder -> functions that yield (name, callable) for each launch of one of its files, which other
+# operations may launch too. They load the file through `launch.load`, so that a copy may stand in.
+LAUNCHES: dict[str, tuple[str, ...]] = {
+    "conv3d": (
+        "tinyvid.kernels.conv3d.launches:launches",
+        "tinyvid.kernels.conv2d.launches:launches",
+    ),
+    "lstm": ("tinyvid.kernels.lstm.launches:launches",),
+    "conv3d_relu_max_pool": ("tinyvid.kernels.conv3d_relu_max_pool.launches:launches",),
+    "pool3d": ("tinyvid.kernels.pool3d.launches:launches",),
 }
 
 
@@ -38,8 +41,9 @@ def original_of(file: str | Path) -> Path | None:
 
 def launches_of(original: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield each launch of one of our files: its name, and a function that makes it."""
-    module, _, name = LAUNCHES[original.parent.name].partition(":")
-    return getattr(importlib.import_module(module), name)(original.name)
+    for path in LAUNCHES[original.parent.name]:
+        module, _, name = path.partition(":")
+        yield from getattr(importlib.import_module(module), name)(original.name)
 
 
 def _kernels(file: Path, folder: str) -> set[str]:

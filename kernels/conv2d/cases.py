@@ -29,6 +29,8 @@ CASES = [
     ConvCase("example_conv2", (16, 12, 16, 16), (24, 12, 3, 3), padding="same", large=True),
     # Early fusion of Karpathy et al. (2014): 11x11 filters over 10 frames, stride 3.
     ConvCase("karpathy_early_fusion", (4, 3, 10, 170, 170), (96, 30, 11, 11), 3, large=True),
+    # Early fusion of the clips of C3D, by a first layer as wide as its second one.
+    ConvCase("c3d_early_fusion", (8, 3, 16, 112, 112), (128, 48, 3, 3), padding="same", large=True),
 ]
 
 # First layers, of images and clips that are still bytes.
@@ -41,5 +43,5 @@ UINT8_CASES = [
     ConvCase("clip_same", (1, 3, 3, 5, 6), (4, 9, 4, 2), padding="same", dilation=(1, 3)),
     ConvCase("clip_grey", (2, 1, 3, 4, 5), (3, 3, 3, 3), padding=1),
     ConvCase("clip_groups", (1, 4, 3, 4, 3), (6, 6, 2, 2), padding=1, groups=2),
-    *[case for case in CASES if case.name in ("example_early_fusion", "karpathy_early_fusion")],
+    *[case for case in CASES if case.name.endswith("_early_fusion")],
 ]

@@ -7,12 +7,15 @@ as an axis of taps would waste work; there the `C*T` planes are the channels (`p
 - dgrad: each cell of gx meets the one tap of its own frame, and would look at all the others. The
   planes of gx are its last axis in memory, and the clip `N C T H W` is a view of that.
 - fprop and wgrad by the steps that multiply matrices, where a group has fewer channels than a
-  stage of the sum has terms, as the colours of a clip: a stage begins anew with each tap, and most
-  of its terms would be zeros. The clip is copied once, and 128 bits of planes load at a time.
+  stage of the sum has terms, as the colours of a clip: a stage begins anew with each tap, and 13 of
+  its 16 terms would be zeros. The clip is copied once, filled up with planes of zeros to whole
+  chunks, and 128 bits of planes load at a time.
+- fprop and wgrad by tiles in shared memory, where a whole filter's depth of a clip has no room.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from tinyvid.geometry import ConvGeometry
-from tinyvid.kernels import conv2d
+from tinyvid.kernels import conv2d, launch
 from tinyvid.kernels.conv2d.over_time import over_time, planes
 from tinyvid.kernels.conv3d import cuda as conv3d
 from tinyvid.kernels.conv3d.plan import OUTPUT
-from tinyvid.kernels.operands import check_device_of, dense, sizes_told
+from tinyvid.kernels.operands import channels_first, check_device_of, sizes_told
 
 STEPS = ("naive", "tiled", "implicit_gemm", "tf32", "bf16")  # those of `conv3d.STEPS` taken here
 FEW_CHANNELS = 16  # of a group: fewer do not fill a stage of `conv3d/operands.cuh`
@@ -102,19 +105,27 @@ tf32_fprop, tf32_dgrad, tf32_wgrad = _passes("tf32")
 bf16_fprop, bf16_dgrad, bf16_wgrad = _passes("bf16")
 
 
-def solid(step: str, pass_: str, geometry: ConvGeometry) -> ConvGeometry:
-    """Return the geometry of the 3-D convolution that a step runs for a 2-D one."""
+def solid(step: str, pass_: str, geometry: ConvGeometry, dtype: Any) -> ConvGeometry:
+    """Return the geometry of the 3-D convolution that a step runs for a 2-D one.
+
+    It may have more channels than the clip has planes: the rest are zeros.
+    """
     lying = over_time(geometry)
-    multiplies = step not in ("naive", "tiled")
-    narrow = multiplies and lying.w[1] < FEW_CHANNELS
-    return planes(geometry) if pass_ == "dgrad" or narrow else lying
+    if pass_ == "dgrad":
+        return planes(geometry)
+    if lying.w[1] >= FEW_CHANNELS or lying.w[2] == 1 or step == "naive":
+        return lying
+    if step == "tiled":
+        return planes(geometry) if conv3d.unfit(step, pass_, lying, dtype) else lying
+    chunk = 16 // (2 if step == "bf16" else np.dtype(dtype).itemsize)
+    return planes(geometry, chunk if geometry.groups == 1 else 1)
 
 
 def unfit(
     step: str, pass_: str, geometry: ConvGeometry, dtype: np.dtype | type = np.float64
 ) -> str | None:
     """Return why a step of the ladder cannot take a geometry, or None if it can."""
-    return conv3d.unfit(step, pass_, solid(step, pass_, geometry), dtype)
+    return conv3d.unfit(step, pass_, solid(step, pass_, geometry, dtype), dtype)
 
 
 _LETTERS = {"fprop": "xw", "dgrad": "yw", "wgrad": "yx"}  # operands, as a geometry names them
@@ -133,11 +144,11 @@ def _run(
     kernel = f"conv2d_{pass_}"
     getattr(conv2d, pass_).check(*arrays, geometry)
     check_device_of(kernel, (*arrays, bias), device)
-    of_3d = solid(step, pass_, geometry)
-    sizes = {"operands": [(array.shape, array.dtype) for array in arrays]}
-    with sizes_told(kernel, f"cuda/{step}", sizes):
+    of_3d = solid(step, pass_, geometry, arrays[0].dtype)
+    told = {"operands": [(array.shape, array.dtype) for array in arrays]}
+    with sizes_told(kernel, f"cuda/{step}", told):
         operands = [
-            reshaped(array, getattr(of_3d, letter), device)
+            _in_3d(array, getattr(of_3d, letter), device)
             for array, letter in zip(arrays, _LETTERS[pass_], strict=True)
         ]
     finish = {"bias": bias, "relu": relu} if pass_ == "fprop" else {}
@@ -150,13 +161,25 @@ def _run(
         specialised=specialised,
         kernel=kernel,
     )
+    if pass_ == "wgrad" and of_3d.w[1] > geometry.w[1]:
+        out = out[:, : geometry.w[1]]
     return out.reshape(getattr(geometry, OUTPUT[pass_]))
 
 
-def reshaped(array: Any, shape: tuple[int, ...], device: str) -> Any:
-    """Return the array in the shape of the 3-D convolution; planes lie last in memory."""
-    if array.ndim == 5 and array.shape != shape:  # a clip N C T H W -> N C*T 1 H W
-        N, planes_, _, H, W = shape
-        last = dense(array.transpose(0, 3, 4, 1, 2), device).reshape(N, 1, H, W, planes_)
-        return last.transpose(0, 4, 1, 2, 3)
-    return array.reshape(shape)
+def _in_3d(array: Any, shape: tuple[int, ...], device: str) -> Any:
+    """Return an operand in the shape of the 3-D convolution.
+
+    Where that puts the planes of a clip into one axis, or fills up channels with zeros, it is a
+    copy, channels-last in memory.
+    """
+    if array.size == math.prod(shape) and (array.ndim == 4 or array.shape == shape):
+        return array.reshape(shape)
+    N, channels, _, H, W = shape
+    last = launch.empty((N, 1, H, W, channels), array.dtype, device)
+    last[..., math.prod(array.shape[1:-2]) :] = 0
+    # (N, C, T, H, W) as it is, or a filter's (K, C*T, R, S) as (K, 1, C*T, R, S)
+    of_channel = array.reshape(N, 1, *array.shape[-3:]) if array.ndim == 4 else array
+    T = of_channel.shape[2]
+    for c in range(of_channel.shape[1]):
+        last[:, 0, ..., c * T : (c + 1) * T] = of_channel[:, c].transpose(0, 2, 3, 1)
+    return channels_first(last)

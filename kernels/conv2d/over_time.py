@@ -24,9 +24,13 @@ def over_time(geometry: ConvGeometry) -> ConvGeometry:
     return planes(geometry) if C % geometry.groups else _solid(geometry, C, math.prod(frames))
 
 
-def planes(geometry: ConvGeometry) -> ConvGeometry:
-    """Return the geometry of the 3-D convolution of one frame, whose channels are all planes."""
-    return _solid(geometry, geometry.channels, 1)
+def planes(geometry: ConvGeometry, multiple: int = 1) -> ConvGeometry:
+    """Return the geometry of the 3-D convolution of one frame, whose channels are all planes.
+
+    Args:
+        multiple: of which there shall be a multiple of channels; those past the planes are zeros.
+    """
+    return _solid(geometry, -(-geometry.channels // multiple) * multiple, 1)
 
 
 def _solid(geometry: ConvGeometry, C: int, T: int) -> ConvGeometry:
