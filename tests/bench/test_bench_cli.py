@@ -10,12 +10,13 @@ import cupy_stand_in
 import pytest
 from typer.testing import CliRunner
 
+from tinyvid import cuda
 from tinyvid.bench import machine, pipeline, timing
 from tinyvid.bench.results import OURS, read
 from tinyvid.checking.suite import PROBLEMS
 from tinyvid.cli import app, bench
 from tinyvid.data import write_verbs
-from tinyvid.kernels import conv3d_fprop
+from tinyvid.kernels import conv3d_fprop, launch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -165,11 +166,18 @@ def test_a_file_that_adds_nothing(own, text, message):
     assert message in flat(result.stderr)
 
 
+@pytest.fixture
+def cupy(monkeypatch):
+    yield cupy_stand_in.install(monkeypatch)
+    monkeypatch.undo()
+    cuda._missing.cache_clear()
+    launch._load.cache_clear()
+
+
 @pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="needs a C++ compiler"
 )
-def test_on_a_stand_in_for_a_gpu(monkeypatch):
-    cupy = cupy_stand_in.install(monkeypatch)
+def test_on_a_stand_in_for_a_gpu(cupy):
     times = iter(range(10**6))
 
     class Event:
