@@ -117,8 +117,10 @@ def _load(
 
 def write_global(module: Any, name: str, value: np.ndarray) -> None:
     """Fill a `__device__` or `__constant__` variable with the bytes of an array."""
-    value = np.ascontiguousarray(value)
-    module.get_global(name).copy_from_host(value.ctypes.data, value.nbytes)
+    value, variable = np.ascontiguousarray(value), module.get_global(name)
+    # In the order of the current stream, on a GPU: a launch before this one may still read it.
+    copy = getattr(variable, "copy_from_host_async", variable.copy_from_host)
+    copy(value.ctypes.data, value.nbytes)
 
 
 def with_shared(kernel: Any, size: int) -> Any:

@@ -81,6 +81,9 @@ class MemoryPointer:
         self.variable = variable
 
     def copy_from_host(self, mem, size):
+        raise AssertionError("this copy does not wait for the current stream")
+
+    def copy_from_host_async(self, mem, size, stream=None):
         if type(mem) is not int or type(size) is not int:
             raise TypeError(f"an address and a size are int, not {type(mem)} and {type(size)}")
         self.variable.copy_from_host(mem, size)

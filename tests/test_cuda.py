@@ -191,6 +191,21 @@ def test_launches_that_the_driver_would_refuse(cupy, tmp_path):
         conv3d.fprop(x, x, one, device="cuda")
 
 
+@needs_compiler
+def test_a_constant_is_written_before_the_launch(cupy, tmp_path):
+    file = tmp_path / "times.cu"
+    file.write_text(
+        "__constant__ int factor;\n"
+        'extern "C" __global__ void times(float* a) { a[threadIdx.x] *= factor; }\n'
+    )
+    module = launch.load(file, device="cuda")
+    a = to_device(np.ones(4, np.float32), "cuda")
+    for factor in (3, 5):
+        launch.write_global(module, "factor", np.array(factor, np.int32))
+        module.get_function("times")((1,), (4,), (a,))
+    assert a.get().tolist() == [15.0] * 4
+
+
 def test_a_changed_header_is_another_text_for_cupy(cupy, tmp_path, monkeypatch):
     codes = []
     monkeypatch.setattr(

@@ -382,6 +382,13 @@ def test_a_rule_that_returns_the_wrong_shape_is_caught():
         wrong.backward(np.ones(2))
 
 
+def test_a_tensor_of_no_axes_is_formatted_as_its_number():
+    assert f"{tensor(2.0 / 3):.3f}" == "0.667"
+    assert f"{tensor([1.0, 2.0])}" == repr(tensor([1.0, 2.0]))
+    with pytest.raises(TypeError, match="format"):
+        f"{tensor([1.0, 2.0]):.3f}"
+
+
 def test_conversions_and_repr():
     t = tensor([[1.0, 2.0]], requires_grad=True)
     assert repr(t) == "tensor([[1., 2.]], requires_grad=True)"

@@ -215,6 +215,12 @@ class Tensor:
     def __int__(self) -> int:
         return int(self._array)
 
+    def __format__(self, spec: str) -> str:
+        """Format a tensor of no axes as its number: `f"{loss:.3f}"`."""
+        if spec and not self._array.ndim:
+            return format(self.item(), spec)
+        return super().__format__(spec)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
