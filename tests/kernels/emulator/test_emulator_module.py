@@ -131,7 +131,7 @@ def test_names(simple):
         made.get_global("sen")
     with pytest.raises(UserError, match="seen has 4 bytes, not 8"):
         made.get_global("seen").copy_from_host(x.ctypes.data, 8)
-    with pytest.raises(UserError, match=r'plain.*It is not extern "C"'):
+    with pytest.raises(UserError, match=r'plain.*It is not extern "C": make it so, or'):
         Module(simple).get_function("plain")
 
 
