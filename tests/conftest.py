@@ -16,3 +16,14 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"needs the development data in {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """`import cupy` gives the stand-in, and device `cuda` is there."""
+    import cupy_stand_in  # which needs tinyvid.kernels: only where a test asks for it
+
+    yield cupy_stand_in.install(monkeypatch)
+    cupy_stand_in.pool.set_limit()
+    monkeypatch.undo()
+    cupy_stand_in.forget()

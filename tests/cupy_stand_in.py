@@ -27,6 +27,9 @@ import weakref
 import numpy as np
 from cupy_stand_in_modules import CompileException, RawModule
 
+from tinyvid import cuda
+from tinyvid.kernels import launch
+
 # Functions of NumPy that CuPy has too, and the keywords that CuPy's take.
 FUNCTIONS = {
     "amax": {"axis", "out", "keepdims"},
@@ -279,13 +282,11 @@ def add_at(a, indices, values):
 
 
 def install(monkeypatch, devices=1):
-    """Make `import cupy` give the stand-in, for one test.
+    """Make `import cupy` give the stand-in, for one test; the fixture `cupy` cleans up after it.
 
     Args:
         devices: how many GPUs there are; None for a machine without a driver.
     """
-    from tinyvid import cuda
-    from tinyvid.kernels import launch
 
     def count():
         if devices is None:
@@ -307,6 +308,11 @@ def install(monkeypatch, devices=1):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     reads.clear()
     pool.set_limit()
+    forget()
+    return cupy
+
+
+def forget():
+    """Forget what was found out, and compiled, with another `cupy` than there is now."""
     for cached in (cuda._missing, launch._load):
         cached.cache_clear()
-    return cupy

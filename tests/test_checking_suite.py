@@ -2,18 +2,17 @@
 
 import shutil
 
-import cupy_stand_in
 import numpy as np
 import pytest
 from mutations import KERNEL_FAULTS, plant
 from typer.testing import CliRunner
 
 import tinyvid
-from tinyvid import cuda, ops
+from tinyvid import ops
 from tinyvid.checking import suite
 from tinyvid.cli import app
 from tinyvid.errors import UserError
-from tinyvid.kernels import conv3d_fprop, kernels, launch, use
+from tinyvid.kernels import conv3d_fprop, kernels, use
 from tinyvid.kernels.registry import Variant
 from tinyvid.kernels.rounding import to_bf16
 from tinyvid.tensor import Tensor
@@ -61,14 +60,6 @@ def test_cuda_variants_pass_on_the_emulator():
         row = job.run()
         assert row.passed, row.failures
     assert 0 < row.gradient < 1e-8
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    yield cupy_stand_in.install(monkeypatch)
-    monkeypatch.undo()
-    cuda._missing.cache_clear()
-    launch._load.cache_clear()
 
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")

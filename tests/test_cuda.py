@@ -20,15 +20,6 @@ from tinyvid.kernels.conv3d import cuda as conv3d
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 
 
-@pytest.fixture
-def cupy(monkeypatch):
-    yield cupy_stand_in.install(monkeypatch)
-    cupy_stand_in.pool.set_limit()
-    monkeypatch.undo()
-    cuda._missing.cache_clear()
-    launch._load.cache_clear()
-
-
 def test_tensors_move_to_cuda_and_stay_there(cupy):
     assert tinyvid.cuda.is_available()
     x = tinyvid.tensor([[1.0, -2.0], [3.0, 4.0]], requires_grad=True)
@@ -237,4 +228,4 @@ def test_a_machine_without_a_gpu_is_told_so(monkeypatch, devices, message):
             tinyvid.ones(2, device="cuda")
     finally:
         monkeypatch.undo()
-        cuda._missing.cache_clear()
+        cupy_stand_in.forget()

@@ -10,25 +10,16 @@ from compare import assert_close
 from typer.testing import CliRunner
 
 import tinyvid
-from tinyvid import cuda, nn, optim
+from tinyvid import nn, optim
 from tinyvid.checkpoint import load_checkpoint
 from tinyvid.cli import app
 from tinyvid.config import load_config
 from tinyvid.evaluate import Scores
-from tinyvid.kernels import launch
 from tinyvid.runs import Run
 from tinyvid.train import Listener, fit
 from tinyvid.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    yield cupy_stand_in.install(monkeypatch)
-    monkeypatch.undo()
-    cuda._missing.cache_clear()
-    launch._load.cache_clear()
 
 
 def small_network():

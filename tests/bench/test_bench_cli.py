@@ -6,17 +6,15 @@ import sys
 import types
 from pathlib import Path
 
-import cupy_stand_in
 import pytest
 from typer.testing import CliRunner
 
-from tinyvid import cuda
 from tinyvid.bench import machine, pipeline, timing
 from tinyvid.bench.results import OURS, read
 from tinyvid.checking.suite import PROBLEMS
 from tinyvid.cli import app, bench
 from tinyvid.data import write_verbs
-from tinyvid.kernels import conv3d_fprop, launch
+from tinyvid.kernels import conv3d_fprop
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -164,14 +162,6 @@ def test_a_file_that_adds_nothing(own, text, message):
     result = run("conv3d", "--with", own(text))
     assert result.exit_code == 2
     assert message in flat(result.stderr)
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    yield cupy_stand_in.install(monkeypatch)
-    monkeypatch.undo()
-    cuda._missing.cache_clear()
-    launch._load.cache_clear()
 
 
 @pytest.mark.skipif(

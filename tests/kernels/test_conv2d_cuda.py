@@ -7,14 +7,12 @@ of summation is exact, and outputs that no thread writes stay NaN (`launch.empty
 
 import shutil
 
-import cupy_stand_in
 import numpy as np
 import pytest
 from compare import assert_close
 from conv_checks import PASSES, TAKES, arguments, expected, integers, layouts, reals, small
 
 import tinyvid
-from tinyvid import cuda as tinyvid_cuda
 from tinyvid import kernels, models, optim
 from tinyvid.errors import UserError
 from tinyvid.geometry import conv_geometry
@@ -382,14 +380,6 @@ def test_early_fusion_trains_on_the_emulator_as_on_the_cpu():
     want = losses_of("cpu", 3)
     assert losses_of("emulator", 3) == pytest.approx(want, rel=1e-5)
     assert want[2] != pytest.approx(want[0], rel=1e-2)
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    yield cupy_stand_in.install(monkeypatch)
-    monkeypatch.undo()
-    tinyvid_cuda._missing.cache_clear()
-    launch._load.cache_clear()
 
 
 @needs_compiler

@@ -8,13 +8,11 @@ import math
 import shutil
 from functools import partial
 
-import cupy_stand_in
 import numpy as np
 import pytest
 from compare import assert_close
 
 import tinyvid
-from tinyvid import cuda as device_cuda
 from tinyvid import kernels, models, nn, optim
 from tinyvid.errors import UserError
 from tinyvid.kernels import launch
@@ -381,14 +379,6 @@ def test_out_of_memory_tells_the_sizes(pass_, monkeypatch):
 
 
 # ---- on CuPy's arrays ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    yield cupy_stand_in.install(monkeypatch)
-    monkeypatch.undo()
-    device_cuda._missing.cache_clear()
-    launch._load.cache_clear()
 
 
 @needs_compiler

@@ -14,7 +14,7 @@ import tinyvid
 from tinyvid import cuda
 from tinyvid.checking import suite
 from tinyvid.checking.examples import examples
-from tinyvid.kernels import kernels, launch
+from tinyvid.kernels import kernels
 
 on_gpu = [
     pytest.mark.gpu,
@@ -28,14 +28,6 @@ VARIANTS = [
     for name, variant in kernel.variants.items()
     if variant.target in ("cuda", "numba")
 ]
-
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    yield cupy_stand_in.install(monkeypatch)
-    monkeypatch.undo()
-    cuda._missing.cache_clear()
-    launch._load.cache_clear()
 
 
 def check(name, variant, quick=False):
@@ -86,7 +78,7 @@ def test_too_much_for_the_memory_is_an_error_that_can_be_survived(device):
 @pytest.mark.parametrize(
     ("name", "variant"), [("max_pool3d_gather", "cuda/naive"), ("cross_entropy", "numpy")]
 )
-def test_the_checks_above_work_on_the_stand_in(stand_in, name, variant):
+def test_the_checks_above_work_on_the_stand_in(cupy, name, variant):
     check(name, variant, quick=True)
     assert any(size > 8 for size in cupy_stand_in.reads)  # on the device, and back
 
