@@ -63,12 +63,12 @@ ENTRY conv3d_uint8_fprop(const unsigned char* x, const REAL* w, REAL scale0, REA
   const Axes axes = fprop_axes();
   const int column_tiles = tiles(geometry.K, COLUMNS);
   const int row0 = blockIdx.x / column_tiles * ROWS, column0 = blockIdx.x % column_tiles * COLUMNS;
-  const int row = threadIdx.x % ROWS, line = threadIdx.x / ROWS;
   __shared__ Place places[ROWS];  // where windows begin
   for (int i = threadIdx.x; i < ROWS; i += THREADS) places[i] = place_of(row0 + i, axes);
   __syncthreads();  // the places are written before windows are looked into
 
   const auto gather = [&](Rows& rows, int stage) {
+    const int row = opaque(threadIdx.x) % ROWS, line = opaque(threadIdx.x) / ROWS;
     const Place place = places[row];
     int bytes[TAPS][CHANNELS];  // all on their way before the first is needed
 #pragma unroll
@@ -102,8 +102,8 @@ ENTRY conv3d_uint8_fprop(const unsigned char* x, const REAL* w, REAL scale0, REA
   };
 
   // What a stage has beyond its taps is zero, and stays so.
-  for (int term = TERMS + line; term < DEPTH; term += LINES) {
-    a[0].line[term][row] = a[1].line[term][row] = 0;
+  for (int term = TERMS + threadIdx.x / ROWS; term < DEPTH; term += LINES) {
+    a[0].line[term][threadIdx.x % ROWS] = a[1].line[term][threadIdx.x % ROWS] = 0;
   }
   const int stages = tiles(taps(), TAPS);
   copy_filter(b[0], 0);
@@ -215,6 +215,8 @@ ENTRY conv3d_uint8_wgrad(const REAL* gy, const unsigned char* x, REAL scale0, RE
     }
     // Where outputs are is worked out now, and held in no register before.
     const Block again = block_at(opaque(blockIdx.x), row_tiles, column_tiles);
+    const Slabs all(tiles(stages, SLAB), again);
+    const bool first_slab = slab == all.begin, last_slab = slab + 1 == all.end;
 #pragma unroll
     for (int j = 0; j < COLUMNS_EACH; j++) {
       const int k = again.column_tile * COLUMNS + Columns::row(column_part(), j);
@@ -223,8 +225,7 @@ ENTRY conv3d_uint8_wgrad(const REAL* gy, const unsigned char* x, REAL scale0, RE
         const int row = again.row_tile * ROWS + Rows::row(row_part(), i);
         if (k >= geometry.K || row >= terms) continue;
         const long long to = ((long long)again.slice * geometry.K + k) * terms + row;
-        gw[to] = add_slab(sums[i][j], gw + to, lost + to, slab == slabs.begin,
-                          slab + 1 == slabs.end);
+        gw[to] = add_slab(sums[i][j], gw + to, lost + to, first_slab, last_slab);
       }
     }
   }

@@ -264,8 +264,7 @@ __device__ __forceinline__ void store(const Problem& problem, int slab,
   const Slabs slabs = slabs_of(problem);
   const bool first = slab == slabs.begin, last = slab + 1 >= slabs.end;
   const Finish finish = {bias, relu != 0};
-  out += problem.block.slice * Problem::output_size();
-  lost += problem.block.slice * Problem::output_size();
+  const long long of_slice = problem.block.slice * Problem::output_size();
 #pragma unroll
   for (int i = 0; i < ROWS_EACH; i += DOWN) {
 #pragma unroll
@@ -274,7 +273,7 @@ __device__ __forceinline__ void store(const Problem& problem, int slab,
       const int column = problem.column0 + Problem::B::row(column_part(), j);
       const int count = problem.outputs(row, column);
       if (count <= 0) continue;
-      const long long to = problem.output(row, column);
+      const long long to = of_slice + problem.output(row, column);
       REAL values[DOWN * ACROSS] = {}, errors[DOWN * ACROSS] = {};
       if (!first) {
         read(out + to, values, count, Problem::whole_outputs());
