@@ -12,6 +12,7 @@ from itertools import product
 import numpy as np
 
 from tinyvid.geometry import ConvGeometry
+from tinyvid.kernels.conv3d.reference import normalised
 
 
 def fprop(x: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
@@ -56,7 +57,7 @@ def uint8_fprop(
     relu: bool = False,
 ) -> np.ndarray:
     """y of (x / 255 - mean) / std, plus the bias; at least zero where the ReLU is asked for."""
-    y = fprop(_normalised(x, mean, std, w.dtype), w, geometry)
+    y = fprop(normalised(x, mean, std, w.dtype), w, geometry)
     if bias is not None:
         y = y + bias.reshape(-1, 1, 1)
     return np.maximum(y, 0) if relu else y
@@ -70,16 +71,7 @@ def uint8_wgrad(
     geometry: ConvGeometry,
 ) -> np.ndarray:
     """gw of (x / 255 - mean) / std."""
-    return wgrad(gy, _normalised(x, mean, std, gy.dtype), geometry)
-
-
-def _normalised(
-    x: np.ndarray, mean: Sequence[float], std: Sequence[float], dtype: np.dtype
-) -> np.ndarray:
-    """(x / 255 - mean) / std, channel by channel: each frame of a clip by those of its channel."""
-    of_channel = (1, -1, *(1 for _ in x.shape[2:]))
-    offset, scale = (np.reshape(np.asarray(a, dtype), of_channel) for a in (mean, std))
-    return (x.astype(dtype) / 255 - offset) / scale
+    return wgrad(gy, normalised(x, mean, std, gy.dtype), geometry)
 
 
 def _planes(x: np.ndarray) -> np.ndarray:

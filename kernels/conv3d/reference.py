@@ -74,9 +74,9 @@ def uint8_wgrad(
 def normalised(
     x: np.ndarray, mean: Sequence[float], std: Sequence[float], dtype: np.dtype
 ) -> np.ndarray:
-    """(x / 255 - mean) / std, channel by channel, from the bytes `N C D H W`."""
-    of_channel = (np.reshape(np.asarray(a, dtype), (-1, 1, 1, 1)) for a in (mean, std))
-    offset, scale = of_channel
+    """(x / 255 - mean) / std, channel by channel, from bytes `N C D H W` or `N C H W`."""
+    of_channel = (-1, *(1 for _ in x.shape[2:]))
+    offset, scale = (np.reshape(np.asarray(a, dtype), of_channel) for a in (mean, std))
     return (x.astype(dtype) / 255 - offset) / scale
 
 

@@ -337,7 +337,7 @@ def test_messages_of_the_first_layer_name_the_kernel():
 def test_the_operation_is_conv2d_of_what_is_normalised(shape):
     x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
-    u = tinyvid.Tensor(reference._normalised(x, mean, std, np.float64))
+    u = tinyvid.Tensor(reference.normalised(x, mean, std, np.float64))
     w, b = (
         tinyvid.Tensor(reals(s, np.float64, i), requires_grad=True)
         for i, s in enumerate(((4, 3 * shape[2] if len(shape) == 5 else 3, 3, 3), (4,)))
