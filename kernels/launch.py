@@ -99,7 +99,7 @@ def _load(
 
     # CuPy keeps on disk what it compiled, by the text alone: let the text tell what it includes.
     included = hashlib.sha256(repr(sorted(sources(path).values())).encode()).hexdigest()
-    options = ["-std=c++17", f"-I{path.parent}", f"-I{include}"]
+    options = ["-std=c++17", f"-I{path.parent}", f"-I{include}", f"-I{KERNELS}"]
     options += [f"-D{k}={_text(v)}" for k, v in constants]
     module = cupy.RawModule(
         code=f"{path.read_text()}\n// with its includes: {included}\n",

@@ -124,8 +124,8 @@ def _run(
         specialised = device == "cuda"
     constants = cuda.constants_of(how, geometry, dtype, specialised)
     module = launch.load(_FILE, constants, device)
-    N, channels, *sizes = geometry.y if pass_ == "fprop" else geometry.w
-    shape = (N, *sizes, channels)  # in memory
+    N, channels, *cells = geometry.y if pass_ == "fprop" else geometry.w
+    shape = (N, *cells, channels)  # in memory
     slices = [(how.slices, *shape)] if how.slices > 1 else []
     sizes = {
         "operands": [(array.shape, array.dtype) for array in arrays],
