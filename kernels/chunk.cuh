@@ -2,6 +2,7 @@
 #pragma once
 #include "common.cuh"
 #include "ptx.cuh"
+#include "real.cuh"
 
 constexpr int CHUNK = 16 / sizeof(REAL);  // elements of 128 bits
 

@@ -2,6 +2,7 @@
 // truncation errors", Communications of the ACM 8 (1), 1965): a plain sum of n terms of unit
 // variance in float32 is off by about 2e-8 n, and its worst of a million by eight times as much.
 #pragma once
+#include "../real.cuh"
 
 struct Sum {
   REAL value = 0, lost = 0;

@@ -15,7 +15,13 @@
 #include "../conv3d/product.cuh"
 #include "../conv3d/windows.cuh"
 
-// The pooling window: WINDOW_T x WINDOW_R x WINDOW_S cells of the convolution's output.
+// The pooling window: WINDOW_T x WINDOW_R x WINDOW_S cells of the convolution's output; C3D's first,
+// unless a build says otherwise.
+#ifndef WINDOW_T
+#define WINDOW_T 1
+#define WINDOW_R 2
+#define WINDOW_S 2
+#endif
 constexpr int CELLS = WINDOW_T * WINDOW_R * WINDOW_S;
 constexpr int WINDOWS_EACH = ROWS_EACH / CELLS;  // windows of a thread; some rows may be left
 static_assert(WINDOWS_EACH >= 1, "a thread has all cells of a window");

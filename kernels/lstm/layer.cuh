@@ -5,6 +5,7 @@
 // h0 and c0 N H. Gates go in the order i, f, g, o. The equations stand in reference.py.
 #pragma once
 #include "../common.cuh"
+#include "../real.cuh"
 
 constexpr int GATES = 4;
 

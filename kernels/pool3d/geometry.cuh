@@ -4,6 +4,7 @@
 // A kernel is compiled for one geometry (-DGEOMETRY_CONSTANTS -DGEOMETRY_N=2 ...: divisions by a
 // size become multiplications, loops unroll), or for all, and `geometry` is filled before a launch.
 #pragma once
+#include "../real.cuh"
 
 // `padding` is the same at both ends.
 #define GEOMETRY_MEMBERS(MEMBER)                                  \

@@ -164,3 +164,11 @@ def test_an_instance_of_a_template_is_found_by_its_expression(inspected):
     facts = inspected("scaled<float, 4>")
     assert facts.kernel == "scaled<float, 4>"
     assert facts.threads == 64
+
+
+@pytest.mark.parametrize(
+    "file", sorted(compiling.KERNELS.glob("*/*.cu")), ids=lambda f: f"{f.parent.name}/{f.stem}"
+)
+def test_every_kernel_compiles_without_options(toolchain, file):
+    """As `nvcc -cubin FILE.cu` has it: profilers and other tools know nothing of our sizes."""
+    assert f".entry {file.parent.name}_" in compile_file(file, "sm_80").ptx
