@@ -98,7 +98,7 @@ def _load(
     from tinyvid.kernels.inspection.compile import sources
 
     # CuPy keeps on disk what it compiled, by the text alone: let the text tell what it includes.
-    included = hashlib.sha256(repr(sorted(sources(path).values())).encode()).hexdigest()
+    included = hashlib.sha256(repr(sorted(sources(path, [include]).values())).encode()).hexdigest()
     options = ["-std=c++17", f"-I{path.parent}", f"-I{include}", f"-I{KERNELS}"]
     options += [f"-D{k}={_text(v)}" for k, v in constants]
     module = cupy.RawModule(
@@ -126,9 +126,9 @@ def write_global(module: Any, name: str, value: np.ndarray) -> None:
 def with_shared(kernel: Any, size: int) -> Any:
     """Return the kernel, ready for launches with so many bytes of dynamic shared memory.
 
-    A GPU gives more than 48 KiB only to a kernel that has asked for it.
+    Unasked, a GPU gives a kernel 48 KiB, of which its own arrays take their part.
     """
-    if size > 48 * 1024:
+    if size:
         kernel.max_dynamic_shared_size_bytes = size
     return kernel
 

@@ -19,8 +19,9 @@ from tinyvid.kernels.emulator import Module
 GRID = (2**31 - 1, 2**16 - 1, 2**16 - 1)
 BLOCK = (1024, 1024, 64)
 THREADS = 1024
-# What a block may have of dynamic shared memory unless the kernel's attribute says more.
-SHARED = 48 * 1024
+# What a block may have of dynamic shared memory unless the kernel's attribute says more. A GPU
+# gives what the kernel's own arrays leave of 48 KiB; not knowing them, we give nothing unasked.
+SHARED = 0
 
 
 class CompileException(Exception):

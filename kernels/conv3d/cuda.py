@@ -204,7 +204,8 @@ def members(geometry: ConvGeometry) -> dict[str, int]:
     return dict(zip([*names, "groups"], [*sizes, geometry.groups], strict=True))
 
 
-# One build for all sizes has one `geometry`, which must not change until its launch has ended.
+# One build for all sizes has one `geometry`, which must not change until its launch has ended: on
+# the emulator it has with the call, on a GPU the next change waits for it in the same stream.
 _GEOMETRY_LOCK = threading.Lock()
 
 
@@ -254,7 +255,7 @@ def _run(
             several(module, pass_, geometry, plan, operands, of_pass, target, workspace)
         else:
             args = [*operands, *of_pass, target, *workspace, *map(np.int32, plan.args)]
-            run = module.get_function(f"conv3d_{pass_}_{step}")
+            run = launch.with_shared(module.get_function(f"conv3d_{pass_}_{step}"), plan.shared)
             run((plan.blocks,), (plan.threads,), args, shared_mem=plan.shared)
     if plan.slices > 1:
         module.get_function("conv3d_sum_slices")(

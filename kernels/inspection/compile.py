@@ -137,8 +137,10 @@ def _check_arch(arch: str, nvrtc: Any) -> None:
         )
 
 
-def sources(path: Path) -> dict[str, str]:
+def sources(path: Path, include: Sequence[Path] = ()) -> dict[str, str]:
     """Return the text of the file and of all that it includes, by path.
+
+    Includes are looked for beside the file that has them, then in `include`.
 
     An include within an `#if` counts too: better a file too many in the key than one too few.
     """
@@ -154,7 +156,8 @@ def sources(path: Path) -> dict[str, str]:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise UserError(f"{file}: cannot be read: {reason}") from error
         for name in _INCLUDE.findall(texts[str(file)]):
-            places = (file.parent / name, path.parent / name, KERNELS / name)
+            folders = (file.parent, path.parent, *include, KERNELS)
+            places = [folder / name for folder in folders]
             todo += [place.resolve() for place in places if place.is_file()][:1]
     return texts
 

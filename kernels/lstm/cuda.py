@@ -85,6 +85,9 @@ def fprop(
         step: of the ladder, a key of `STEPS`. device: `cuda` or `emulator`.
         specialised: compile H and the products' sizes in; by default on a GPU only.
 
+    On a GPU, launches of `persistent` must follow one another in one stream: the blocks of two
+    at once would count each other at their barrier.
+
     Raises:
         UserError: shapes, dtypes or devices do not fit, the step cannot take the sizes, or there
             is not enough memory.

@@ -175,7 +175,8 @@ four_channels_avg_dgrad = partial(avg_dgrad, step="four_channels")
 disjoint_windows_max_dgrad = partial(max_dgrad, step="disjoint_windows")
 disjoint_windows_avg_dgrad = partial(avg_dgrad, step="disjoint_windows")
 
-# One build for all sizes has one `geometry`, which must not change until its launch has ended.
+# One build for all sizes has one `geometry`, which must not change until its launch has ended: on
+# the emulator it has with the call, on a GPU the next change waits for it in the same stream.
 _GEOMETRY_LOCK = threading.Lock()
 
 
