@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -121,6 +122,22 @@ def write_global(module: Any, name: str, value: np.ndarray) -> None:
     # In the order of the current stream, on a GPU: a launch before this one may still read it.
     copy = getattr(variable, "copy_from_host_async", variable.copy_from_host)
     copy(value.ctypes.data, value.nbytes)
+
+
+# One build for all sizes has one `geometry`, which must not change until its launch has ended: on
+# the emulator it has with the call, on a GPU the next change waits for it in the same stream.
+_GEOMETRY_LOCK = threading.Lock()
+
+
+@contextmanager
+def geometry_held(module: Any, members: Mapping[str, int], specialised: bool) -> Iterator[None]:
+    """Hold `geometry` in the module to these sizes, where they are not compiled in."""
+    if specialised:
+        yield
+        return
+    with _GEOMETRY_LOCK:
+        write_global(module, "geometry", np.array([*members.values()], np.int32))
+        yield
 
 
 def with_shared(kernel: Any, size: int) -> Any:

@@ -1,5 +1,6 @@
 """The folders keep their promise: each kernel has what a reader and a checker need."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,22 @@ def test_every_kernel_has_a_reference_cases_tests_and_a_docstring(kernel):
     for variant in kernel.variants.values():
         assert callable(variant.function)
         assert variant.function.__doc__ or variant.function.__module__.endswith("reference")
+
+
+def test_the_table_of_operations_names_every_variant():
+    there = {}
+    for kernel in kernels():
+        for variant in kernel.variants:
+            there.setdefault(kernel.op, {}).setdefault(variant, set()).add(kernel.pass_)
+    told = {}
+    text = (ROOT / "kernels" / "README.md").read_text().partition("## What there is")[2]
+    for row in re.findall(r"^\| `.*$", text.partition("\n## ")[0], re.MULTILINE):
+        op, passes, variants = (cell.strip() for cell in row.split("|")[1:4])
+        told[op.strip("`")] = {
+            name: set((only or passes).split(", "))
+            for name, only in re.findall(r"`([^`]+)`(?: \(([^)]*)\))?", variants)
+        }
+    assert told == there
 
 
 def test_every_folder_of_kernels_is_packed():

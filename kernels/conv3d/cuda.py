@@ -12,9 +12,7 @@ build takes seconds, one build serves all sizes (`geometry.cuh`).
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -204,11 +202,6 @@ def members(geometry: ConvGeometry) -> dict[str, int]:
     return dict(zip([*names, "groups"], [*sizes, geometry.groups], strict=True))
 
 
-# One build for all sizes has one `geometry`, which must not change until its launch has ended: on
-# the emulator it has with the call, on a GPU the next change waits for it in the same stream.
-_GEOMETRY_LOCK = threading.Lock()
-
-
 def _run(
     pass_: str,
     kernel: str,
@@ -248,7 +241,7 @@ def _run(
         target = launch.empty(slices[0], dtype, device) if slices else out
         workspace = [launch.empty(size, dtype, device) for size in plan.workspace]
         finish = [pointer(dense(bias, device), device), np.int32(relu)]
-    with filled(module, geometry, specialised):
+    with launch.geometry_held(module, members(geometry), specialised):
         of_pass = finish if pass_ == "fprop" else []
         several = STEPS[step].launch
         if several is not None:
@@ -264,17 +257,6 @@ def _run(
             [target, np.int32(plan.slices), *finish, np.int32(channels), out, np.int64(out.size)],
         )
     return channels_first(out)
-
-
-@contextmanager
-def filled(module: Any, geometry: ConvGeometry, specialised: bool) -> Iterator[None]:
-    """Hold `geometry` in the module to this one, where it is not compiled in."""
-    if specialised:
-        yield
-        return
-    with _GEOMETRY_LOCK:
-        launch.write_global(module, "geometry", np.array([*members(geometry).values()], np.int32))
-        yield
 
 
 def _check(

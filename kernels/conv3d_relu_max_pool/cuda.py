@@ -107,7 +107,7 @@ def fprop(
             specialised = device == "cuda"
         module = launch.load(FILE, constants(geometry, pool, x.dtype, specialised), device)
         how = plan(geometry, pool, x.dtype)
-        with conv3d.filled(module, geometry, specialised):
+        with launch.geometry_held(module, conv3d.members(geometry), specialised):
             module.get_function("conv3d_relu_max_pool_fprop")(
                 (how.blocks,), (how.threads,), [*operands, finish, y, argmax]
             )

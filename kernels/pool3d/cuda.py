@@ -16,9 +16,7 @@ from the cache but for the first time. What gather reads depends on argmax.
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -175,10 +173,6 @@ four_channels_avg_dgrad = partial(avg_dgrad, step="four_channels")
 disjoint_windows_max_dgrad = partial(max_dgrad, step="disjoint_windows")
 disjoint_windows_avg_dgrad = partial(avg_dgrad, step="disjoint_windows")
 
-# One build for all sizes has one `geometry`, which must not change until its launch has ended: on
-# the emulator it has with the call, on a GPU the next change waits for it in the same stream.
-_GEOMETRY_LOCK = threading.Lock()
-
 
 def _run(
     pass_: str,
@@ -219,19 +213,8 @@ def _run(
             specialised = device == "cuda"
         file = launch.KERNELS / "pool3d" / STEPS[step].file
         module = launch.load(file, constants(geometry, dtype, specialised), device)
-        with _filled(module, geometry, specialised):
+        with launch.geometry_held(module, members(geometry), specialised):
             module.get_function(f"pool3d_{pass_}_{step}")(
                 (_blocks(step, pass_, geometry),), (THREADS,), [*operands, *results, *numbers]
             )
     return [channels_first(result) for result in results]
-
-
-@contextmanager
-def _filled(module: Any, geometry: PoolGeometry, specialised: bool) -> Iterator[None]:
-    """Hold `geometry` in the module to this one, where it is not compiled in."""
-    if specialised:
-        yield
-        return
-    with _GEOMETRY_LOCK:
-        launch.write_global(module, "geometry", np.array([*members(geometry).values()], np.int32))
-        yield

@@ -142,7 +142,10 @@ def test_inputs_may_lie_in_any_order(pass_):
 @needs_compiler
 def test_hidden_units_compiled_in(monkeypatch):
     product = cuda._product
-    general = lambda *args, specialised, **more: product(*args, specialised=False, **more)  # noqa: E731
+
+    def general(*args, specialised, **more):
+        return product(*args, specialised=False, **more)
+
     monkeypatch.setattr(cuda, "_product", general)
     for pass_ in PASSES:
         check_case("persistent", pass_, CASE["unequal lengths"], specialised=True)

@@ -35,7 +35,10 @@ def kernels(
         str | None, typer.Option(help="A variant or a target: cuda/tiled, cuda, reference.")
     ] = None,
     run: Annotated[
-        bool, typer.Option("--run", help="Run every check anew; takes minutes.")
+        bool,
+        typer.Option(
+            "--run", help="Run every check anew; takes minutes, and the extra tinyvid[inspect]."
+        ),
     ] = False,
 ) -> None:
     """List the kernels: what is checked of each, what it compiles to, what bounds it.

@@ -85,6 +85,7 @@ def train(
     from tinyvid.cli.folders import folder_to_resume, fresh_folder
     from tinyvid.config import load_config
     from tinyvid.data.sets import check_exists
+    from tinyvid.device import check_device
 
     named = {
         "model.name": model,
@@ -104,6 +105,8 @@ def train(
         check_exists(settings.data.path)
         typer.echo(settings.to_toml(), nl=False)
         return
+
+    check_device(settings.run.device)  # before a folder is spoken of
 
     from rich.console import Console
 
