@@ -211,9 +211,11 @@ def _call(function: Any, *args: Any) -> Any:
 
 
 def _bytes(size: Any, get: Any, program: Any) -> bytes:
-    buffer = b" " * _call(size, program)
+    # Never into `bytes`: Python keeps one object for each single byte, so that an empty log, of
+    # size 1, would turn every b" " of the process into a zero.
+    buffer = bytearray(_call(size, program))
     _call(get, program, buffer)
-    return buffer
+    return bytes(buffer)
 
 
 def _text(size: Any, get: Any, program: Any) -> str:

@@ -114,7 +114,7 @@ def test_the_headers_compile_for_gpus(architecture, tmp_path):
         program, len(options), [option.encode() for option in options]
     )
     _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log = b" " * size
+    log = bytearray(size)
     nvrtc.nvrtcGetProgramLog(program, log)
     assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode()
     _, size = nvrtc.nvrtcGetCUBINSize(program)

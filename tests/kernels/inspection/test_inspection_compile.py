@@ -50,6 +50,19 @@ def test_constants_are_defined_by_value_or_by_name(source):
     assert list(resources(compile_file(source, "sm_80"))) == []
 
 
+def test_an_empty_log_is_not_written_into_a_constant_of_python(toolchain):
+    """Python keeps one object for each single byte, and an empty log is a single zero."""
+    from cuda.bindings import nvrtc
+
+    program = compiling._call(nvrtc.nvrtcCreateProgram, b"", b"f.cu", 0, None, None)
+    nvrtc.nvrtcCompileProgram(program, 0, [])
+    assert compiling._call(nvrtc.nvrtcGetProgramLogSize, program) == 1
+    text = compiling._text(nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog, program)
+    nvrtc.nvrtcDestroyProgram(program)
+    assert text == ""
+    assert [n for n in range(256) if bytes([n])[0] != n] == []
+
+
 def test_a_second_process_reads_what_the_first_compiled(source, no_compiler):
     first = compile_file(source, "sm_80", {"A": 1})
     assert compile_file(source, "sm_80", {"A": 1}) is first
