@@ -12,17 +12,10 @@ import numpy as np
 
 import tinyvid
 from tinyvid.bench.machine import describe, line, warnings
+from tinyvid.bench.tape import LENGTH, chain
 from tinyvid.bench.timing import interleave
 
-LENGTH = 200
 ARRAY = np.ones(4, np.float32)
-
-
-def chain(x, other, cotangent, operation):
-    y = x
-    for _ in range(LENGTH):
-        y = operation(y, other)
-    y.backward(cotangent)
 
 
 def arrays(forward, backward):

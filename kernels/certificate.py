@@ -75,12 +75,12 @@ class Table:
 # ---- what is checked -----------------------------------------------------------------------------
 
 
-def checked_table(run: bool, only: str | None = None) -> Table:
+def checked_table(run: bool, only: str | None = None, op: str | None = None) -> Table:
     """Return a row for each variant of each pass.
 
     Args:
         run: run the checks; else only count the cases, and leave the other cells empty.
-        only: a variant or a target; all by default.
+        only: a variant or a target; op: an operation; all by default.
     """
     from tinyvid.checking.suite import AGREEMENT, PER_ROOT, ROUNDED_AGREEMENT
 
@@ -88,7 +88,7 @@ def checked_table(run: bool, only: str | None = None) -> Table:
     rows = []
     for kernel in kernels():
         for variant in kernel.variants.values():
-            if _wanted(variant.name, only):
+            if _wanted(variant.name, only) and op in (None, kernel.op):
                 cells = _run(kernel, variant) if run else (_cases(kernel, variant), *[""] * 5)
                 rows.append((kernel.op, kernel.pass_, variant.name, *cells))
     most = {"float32": AGREEMENT["float32"], "rounded": ROUNDED_AGREEMENT, "root": PER_ROOT}
@@ -239,15 +239,15 @@ def _micro(seconds: float) -> str:
 # ---- in writing ----------------------------------------------------------------------------------
 
 
-def certificate(run: bool, only: str | None = None) -> list[Table]:
-    """Return the tables of the certificate, of all variants or of one variant or target.
+def certificate(run: bool, only: str | None = None, op: str | None = None) -> list[Table]:
+    """Return the tables of the certificate, of all variants or of one variant, target or operation.
 
     Raises:
-        UserError: there is no such variant, or a compiler is missing.
+        UserError: there is no such variant or operation, or a compiler is missing.
     """
-    _check_known(only)
-    found = [program for program in programs() if _wanted(program.variant, only)]
-    tables = [checked_table(run, only)]
+    _check_known(only, op)
+    found = [p for p in programs() if _wanted(p.variant, only) and op in (None, p.op)]
+    tables = [checked_table(run, only, op)]
     if found:
         tables += [compiled_table(found), bounds_table(found)]
     return tables
@@ -264,13 +264,13 @@ def markdown(tables: Iterable[Table]) -> str:
     return "\n\n".join(parts)
 
 
-def read(only: str | None = None, readme: Path = README) -> list[Table]:
-    """Return the certificate as it is written down, of all variants or of one variant or target.
+def read(only: str | None = None, readme: Path = README, op: str | None = None) -> list[Table]:
+    """Return the certificate as it is written down, of all or one variant, target or operation.
 
     Raises:
-        UserError: the file has no certificate, or there is no such variant.
+        UserError: the file has no certificate, or there is no such variant or operation.
     """
-    _check_known(only)
+    _check_known(only, op)
     tables = []
     for part in _split(readme)[1].split("### ")[1:]:
         title, about, *body = (block.strip() for block in part.split("\n\n", 2))
@@ -278,6 +278,9 @@ def read(only: str | None = None, readme: Path = README) -> list[Table]:
         header, _, *rows = [tuple(c.strip() for c in line.strip("|").split("|")) for line in lines]
         about, variant = " ".join(about.split()), header.index("variant")
         rows = [row for row in rows if _wanted(row[variant].split(" ")[-1], only)]
+        # Where there is no column of operations, they stand before the variant.
+        of = header.index("op") if "op" in header else variant
+        rows = [row for row in rows if op in (None, row[of].split(" ")[0])]
         tables.append(Table(title, about, header, tuple(rows)))
     return tables
 
@@ -365,7 +368,13 @@ def _key(table: Table, row: tuple[str, ...]) -> str:
     return " ".join(cells[name] for name in KEYS if name in cells)
 
 
-def _check_known(variant: str | None) -> None:
+def _check_known(variant: str | None, op: str | None = None) -> None:
+    ops = list(dict.fromkeys(kernel.op for kernel in kernels()))
+    if op is not None and op not in ops:
+        raise UserError(
+            f"no operation with kernels is called {op!r}; there is {', '.join(ops)}."
+            f"{nearest(op, ops)}"
+        )
     names = [name for kernel in kernels() for name in kernel.variants]
     known = list(dict.fromkeys([*names, *(name.partition("/")[0] for name in names)]))
     if variant is not None and variant not in known:

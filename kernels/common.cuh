@@ -47,19 +47,18 @@ __device__ __forceinline__ void store4(double* p, Double4 v) {
 // All threads of all blocks meet. The launch must be cooperative, so that all blocks are on the
 // GPU at once. Each barrier adds 2^31 to a counter: every block 1, but the first, which adds the
 // rest. So the top bit turns over when the last block arrives, however many there are, and the
-// bits below it are 0 again. Launches of one module must not overlap: they share the counter.
+// bits below it are 0 again. Each launch is given a counter of its own, 0 at first: two at once in
+// different streams would count each other's blocks.
 
-__device__ unsigned grid_arrivals;
-
-__device__ __forceinline__ void grid_sync() {
+__device__ __forceinline__ void grid_sync(unsigned* arrivals) {
   constexpr unsigned TOP = 1u << 31;
   __threadfence();
   __syncthreads();  // all threads of the block have arrived, and what they wrote can be seen
   if (threadIdx.x == 0 && threadIdx.y == 0 && threadIdx.z == 0) {
     const unsigned blocks = gridDim.x * gridDim.y * gridDim.z;
     const bool first = blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0;
-    const unsigned before = atomicAdd(&grid_arrivals, first ? TOP - (blocks - 1) : 1u);
-    while (((atomicAdd(&grid_arrivals, 0u) ^ before) & TOP) == 0) {
+    const unsigned before = atomicAdd(arrivals, first ? TOP - (blocks - 1) : 1u);
+    while (((atomicAdd(arrivals, 0u) ^ before) & TOP) == 0) {
     }
     __threadfence();
   }

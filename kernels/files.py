@@ -19,6 +19,7 @@ LAUNCHES: dict[str, tuple[str, ...]] = {
     "lstm": ("tinyvid.kernels.lstm.launches:launches",),
     "conv3d_relu_max_pool": ("tinyvid.kernels.conv3d_relu_max_pool.launches:launches",),
     "pool3d": ("tinyvid.kernels.pool3d.launches:launches",),
+    "flow": ("tinyvid.kernels.flow.launches:launches",),
 }
 
 

@@ -119,25 +119,47 @@ def _load(
 def write_global(module: Any, name: str, value: np.ndarray) -> None:
     """Fill a `__device__` or `__constant__` variable with the bytes of an array."""
     value, variable = np.ascontiguousarray(value), module.get_global(name)
-    # In the order of the current stream, on a GPU: a launch before this one may still read it.
-    copy = getattr(variable, "copy_from_host_async", variable.copy_from_host)
-    copy(value.ctypes.data, value.nbytes)
+    if not hasattr(variable, "copy_from_device_async"):  # the emulator's
+        variable.copy_from_host(value.ctypes.data, value.nbytes)
+        return
+    # In the order of the current stream: a launch before this one may still read it. CuPy keeps
+    # what it sends to the GPU until it is there; a copy of ours from the host would need pinned
+    # memory that lives as long.
+    sent = _cupy().asarray(value.reshape(-1).view(np.uint8))
+    variable.copy_from_device_async(sent.data, value.nbytes)
 
 
 # One build for all sizes has one `geometry`, which must not change until its launch has ended: on
-# the emulator it has with the call, on a GPU the next change waits for it in the same stream.
+# the emulator it has with the call, on a GPU the next change, in whatever stream, waits for it.
 _GEOMETRY_LOCK = threading.Lock()
+_last_launch: Any = None  # an event of a GPU, after the last launch that reads a `geometry`
 
 
 @contextmanager
-def geometry_held(module: Any, members: Mapping[str, int], specialised: bool) -> Iterator[None]:
+def geometry_held(
+    module: Any, members: Mapping[str, int], specialised: bool, device: str
+) -> Iterator[None]:
     """Hold `geometry` in the module to these sizes, where they are not compiled in."""
     if specialised:
         yield
         return
+    global _last_launch
+    sizes = np.array([*members.values()], np.int32)
     with _GEOMETRY_LOCK:
-        write_global(module, "geometry", np.array([*members.values()], np.int32))
-        yield
+        if device == "emulator":
+            write_global(module, "geometry", sizes)
+            yield
+            return
+        cuda = _cupy().cuda
+        stream = cuda.get_current_stream()
+        if _last_launch is not None:
+            stream.wait_event(_last_launch)
+        write_global(module, "geometry", sizes)
+        try:
+            yield
+        finally:
+            _last_launch = cuda.Event(disable_timing=True)
+            _last_launch.record(stream)
 
 
 def with_shared(kernel: Any, size: int) -> Any:
@@ -152,7 +174,13 @@ def with_shared(kernel: Any, size: int) -> Any:
 
 def multiprocessors() -> int:
     """Return how many multiprocessors the current GPU has."""
-    return int(_cupy().cuda.Device().attributes["MultiProcessorCount"])
+    device = _cupy().cuda.Device
+    return _multiprocessors(device, device().id)
+
+
+@functools.lru_cache(maxsize=64)  # CuPy asks the driver for every attribute of a GPU each time
+def _multiprocessors(device: Any, gpu: int) -> int:
+    return int(device(gpu).attributes["MultiProcessorCount"])
 
 
 def empty(shape: Sequence[int], dtype: Any, device: str) -> Any:
@@ -166,6 +194,11 @@ def empty(shape: Sequence[int], dtype: Any, device: str) -> Any:
     array = np.empty(tuple(shape), dtype)
     array.reshape(-1).view(np.uint8)[:] = 0xFF
     return array
+
+
+def zeros(shape: Sequence[int], dtype: Any, device: str) -> Any:
+    """Return a new array of zeros, set in the order of the current stream."""
+    return (_cupy() if device == "cuda" else np).zeros(tuple(shape), dtype)
 
 
 def _cupy() -> Any:

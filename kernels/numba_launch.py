@@ -47,7 +47,9 @@ def add(value, lost, term):
     """
     mended = term - lost
     grown = value + mended
-    return grown, (grown - value) - mended
+    now_lost = (grown - value) - mended
+    # What is lost of a sum that has become infinite is no number, and shall not make it NaN.
+    return grown, now_lost if now_lost == now_lost else lost
 
 
 def run(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -48,11 +48,25 @@ class Variant:
         path: where it stands, `package.module:function`.
         unfit: given the kernel's arguments, returns why this variant cannot take them, or None.
         dtypes: the names of those that it takes; None for all that the kernel does.
+        cost: given the kernel's arguments, returns about how long it takes, see
+            `tinyvid.kernels.cost`; None where nothing is known.
+        workspace: given the kernel's arguments, returns how many bytes each of the arrays takes
+            that it needs beside its results; None where they are small.
         rounds: what it does to its operands before it multiplies them, such as
             `tinyvid.kernels.rounding.to_tf32`; None where it takes them as they are.
     """
 
-    __slots__ = ("_function", "dtypes", "name", "path", "rounds", "target", "unfit")
+    __slots__ = (
+        "_function",
+        "cost",
+        "dtypes",
+        "name",
+        "path",
+        "rounds",
+        "target",
+        "unfit",
+        "workspace",
+    )
 
     def __init__(
         self,
@@ -60,10 +74,12 @@ class Variant:
         path: str,
         unfit: Callable[..., str | None] | None = None,
         dtypes: tuple[str, ...] | None = None,
+        cost: Callable[..., float] | None = None,
         rounds: Callable[[np.ndarray], np.ndarray] | None = None,
+        workspace: Callable[..., Iterable[int]] | None = None,
     ):
         self.name, self.path, self.unfit = name, path, unfit
-        self.dtypes, self.rounds = dtypes, rounds
+        self.dtypes, self.cost, self.rounds, self.workspace = dtypes, cost, rounds, workspace
         self.target = name.partition("/")[0]
         self._function: Callable[..., Any] | None = None
 
@@ -112,10 +128,13 @@ class Kernel:
         return f"<kernel {self.name}: {', '.join(self.variants)}>"
 
     def add(self, name: str, path: str, **about: Any) -> Kernel:
-        """Add a variant; of those that fit a case, the one added first is preferred.
+        """Add a variant.
+
+        Of those that fit a case the one added first is preferred, unless it states its cost: then
+        it is the one of least cost among those that do.
 
         Args:
-            about: `unfit`, `dtypes` and `rounds`; see `Variant`.
+            about: `unfit`, `dtypes`, `cost`, `rounds` and `workspace`; see `Variant`.
         """
         if name in self.variants:
             raise ValueError(f"{self.name} has a variant {name!r} already")
@@ -142,12 +161,22 @@ class Kernel:
             if why is not None:
                 raise UserError(f"{self.name}: {wanted!r} cannot take this case: {why}")
             return variant
+        fitting: list[tuple[Callable[..., float], Variant]] = []
         reasons = ""
         for variant in self.variants.values():
+            if fitting and variant.cost is None:
+                continue
             why = _why_not(variant, args, device) or _why_by_name(variant)
-            if why is None:
+            if why is not None:
+                reasons += f"\n  {variant.name}: {why}"
+            elif variant.cost is None:
                 return variant
-            reasons += f"\n  {variant.name}: {why}"
+            else:
+                fitting.append((variant.cost, variant))
+        if len(fitting) > 1:
+            return min(fitting, key=lambda pair: pair[0](*args))[1]
+        if fitting:
+            return fitting[0][1]
         raise UserError(f"{self.name}: no variant takes this case on device {device!r}:{reasons}")
 
 

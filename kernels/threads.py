@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tinyvid.errors import UserError
+from tinyvid.kernels.memory import empty
 
 Chunk = TypeVar("Chunk")
 
@@ -85,6 +86,16 @@ def blas_on_one_thread() -> Iterator[None]:
         _blas.leave()
 
 
+@contextmanager
+def on_this_thread() -> Iterator[None]:
+    """Let every `parallel_for` of this thread do all its chunks itself inside the block."""
+    token = _inside.set(True)
+    try:
+        yield
+    finally:
+        _inside.reset(token)
+
+
 class Scratch(threading.local):
     """Buffers of one kernel call: each thread has its own, and uses it for chunk after chunk.
 
@@ -99,7 +110,7 @@ class Scratch(threading.local):
         size = math.prod(shape)
         buffer = self.buffers.get(name)
         if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            buffer = self.buffers[name] = np.empty(size, dtype)
+            buffer = self.buffers[name] = empty(size, dtype)
         return buffer[:size].reshape(shape)
 
 
@@ -128,6 +139,8 @@ class _Loop:
             self.done.wait()
         except KeyboardInterrupt as error:
             self.error = error  # the helpers stop after the chunk they are at
+        # A helper that has yet to come holds this loop, but no arrays.
+        self.fn, self.items = _nothing, ()
         if self.error is not None:
             raise self.error
 
@@ -144,6 +157,10 @@ class _Loop:
                 self.left -= 1
                 if self.left == 0:
                     self.done.set()
+
+
+def _nothing(_: Any) -> None:
+    """Do nothing."""
 
 
 class _Pool:

@@ -261,6 +261,35 @@ def _ours(result):
     return tuple(map(_ours, result)) if isinstance(result, tuple) else result
 
 
+class Event:
+    """As `cupy.cuda.Event`; keeps the stream that it was recorded in."""
+
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
+        self.stream = None
+
+    def record(self, stream=None):
+        self.stream = stream or current_stream
+
+
+class Stream:
+    """As `cupy.cuda.Stream`; keeps the streams that it has waited for."""
+
+    def __init__(self):
+        self.waited_for = []
+
+    def wait_event(self, event):
+        if event.stream is None:
+            raise AssertionError("an event that was never recorded holds nothing up")
+        self.waited_for.append(event.stream)
+
+    def use(self):
+        global current_stream
+        current_stream = self
+
+
+current_stream = Stream()
+
+
 class CUDARuntimeError(RuntimeError):
     """As `cupy.cuda.runtime.CUDARuntimeError`."""
 
@@ -298,9 +327,11 @@ def install(monkeypatch, devices=1):
     cupy.RawModule = RawModule
     cupy.add = types.SimpleNamespace(at=add_at)
     cupy.get_default_memory_pool = lambda: pool
-    device = types.SimpleNamespace(attributes={"MultiProcessorCount": 4})
+    device = types.SimpleNamespace(id=0, attributes={"MultiProcessorCount": 4})
     cupy.cuda = types.SimpleNamespace(
-        Device=lambda: device,
+        Device=lambda gpu=0: device,
+        Event=Event,
+        get_current_stream=lambda: current_stream,
         runtime=types.SimpleNamespace(getDeviceCount=count, CUDARuntimeError=CUDARuntimeError),
         compiler=types.SimpleNamespace(CompileException=CompileException),
         memory=types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError),

@@ -85,9 +85,12 @@ class MemoryPointer:
         raise AssertionError("this copy does not wait for the current stream")
 
     def copy_from_host_async(self, mem, size, stream=None):
-        if type(mem) is not int or type(size) is not int:
-            raise TypeError(f"an address and a size are int, not {type(mem)} and {type(size)}")
-        self.variable.copy_from_host(mem, size)
+        raise AssertionError("this copy needs pinned memory that lives until it has ended")
+
+    def copy_from_device_async(self, src, size, stream=None):
+        if not hasattr(src, "ptr") or type(size) is not int:
+            raise TypeError(f"a MemoryPointer and an int, not {type(src)} and {type(size)}")
+        self.variable.copy_from_host(src.ptr, size)
 
 
 class RawKernel:

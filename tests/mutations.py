@@ -206,9 +206,9 @@ def ignores_cotangent_strides(x):
 
 def _moved_padding(args: tuple) -> tuple:
     """One cell more at the low end and one less at the high end: the sizes stay."""
-    geometry = args[-1]
+    a, b, geometry, *finish = args
     padding = ((geometry.padding[0][0] + 1, geometry.padding[0][1] - 1), *geometry.padding[1:])
-    return (*args[:-1], dataclasses.replace(geometry, padding=padding))
+    return a, b, dataclasses.replace(geometry, padding=padding), *finish
 
 
 def _swapped(args: tuple) -> tuple:

@@ -9,9 +9,10 @@ import tinyvid
 # Written from PyTorch's documentation, without what this package leaves out on purpose:
 # inplace=, out=, dtype=, the deprecated size_average= and reduce=,
 # return_indices= of adaptive pooling, and cuDNN's and __torch_function__'s private ones.
+# Of ours alone is relu= of the convolutions.
 SIGNATURES = {
-    "conv2d": "input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1",
-    "conv3d": "input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1",
+    "conv2d": "input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, relu=False",
+    "conv3d": "input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, relu=False",
     "max_pool2d": "input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, "
     "return_indices=False",
     "max_pool3d": "input, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, "

@@ -11,7 +11,7 @@ import pytest
 from test_cli import run
 from typer.testing import CliRunner
 
-from tinyvid.cli import app, evaluate, gradcheck, train
+from tinyvid.cli import app, baseline, evaluate, flow, fuse, gradcheck, train
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,6 +21,9 @@ COMMANDS = {
     "predict": evaluate.predict,
     "crossval": train.crossval,
     "gradcheck": gradcheck.gradcheck,
+    "flow": flow.flow,
+    "fuse": fuse.fuse,
+    "baseline": baseline.baseline,
 }
 
 

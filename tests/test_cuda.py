@@ -229,3 +229,22 @@ def test_a_machine_without_a_gpu_is_told_so(monkeypatch, devices, message):
     finally:
         monkeypatch.undo()
         cupy_stand_in.forget()
+
+
+@needs_compiler
+def test_streams_wait_for_each_other_where_launches_share_sizes(cupy, tmp_path, monkeypatch):
+    """One build for all sizes has one `geometry`, which another stream's launch may still read."""
+    file = tmp_path / "sizes.cu"
+    file.write_text("__constant__ int geometry[1];\n")
+    module = launch.load(file, device="cuda")
+    monkeypatch.setattr(launch, "_last_launch", None)
+    streams = [cupy_stand_in.Stream() for _ in range(2)]
+    monkeypatch.setattr(cupy_stand_in, "current_stream", None)
+    for stream in streams:
+        stream.use()
+        with launch.geometry_held(module, {"N": 3}, False, "cuda"):
+            pass
+        with launch.geometry_held(module, {"N": 3}, True, "cuda"):
+            pass  # sizes compiled in: nothing to wait for
+    assert streams[0].waited_for == []
+    assert streams[1].waited_for == [streams[0]]

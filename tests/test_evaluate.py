@@ -324,9 +324,7 @@ def test_weights_may_lack_the_counters_of_batch_norm(tmp_path):
 
 
 def test_a_run_without_a_finished_epoch(run, tmp_path):
-    Run.create(
-        tmp_path / "new", run.config, run.classes, dict.fromkeys(run.split, open_data("verbs"))
-    )
+    Run.create(tmp_path / "new", run.config, run.classes, run.split)
     with pytest.raises(UserError, match=r"has finished no epoch yet"):
         Run.open(tmp_path / "new").model()
     (tmp_path / "new" / "run.json").write_text("{}")
@@ -341,6 +339,16 @@ def test_a_run_without_a_finished_epoch(run, tmp_path):
 
 
 # Cross-validation
+
+
+def test_the_validation_part_of_a_fold_is_scored_too(tmp_path):
+    config = load_config(overrides=TINY)
+    cross_validate(config, tmp_path, by="3", seeds=[0], clips=1)
+    for fold in sorted(tmp_path.glob("seed0-*")):
+        split = Run.open(fold).split
+        assert split["val"]
+        assert Scores.load(fold / "test-val" / "scores.npz").names == split["val"]
+        assert Scores.load(fold / "test" / "scores.npz").names == split["test"]
 
 
 def test_every_video_is_tested_once_a_seed(tmp_path):
@@ -372,6 +380,12 @@ def test_every_video_is_tested_once_a_seed(tmp_path):
     assert [(r["seed"], r["fold"]) for r in rows] == [
         (str(s), f) for s in (0, 1) for f in (*result.folds, "all")
     ]
+
+    for seed in (0, 1):
+        together = Scores.load(tmp_path / f"seed{seed}" / "scores.npz")
+        assert set(together.names) == set.union(*tested)
+        found = measure(together.logits, together.labels, together.videos)
+        assert_close(found.confusion, result.pooled[seed].confusion)
 
     # What is finished is kept; what is not goes on.
     (tmp_path / "seed1-fold3" / "test" / "scores.npz").unlink()
@@ -409,10 +423,10 @@ def test_one_group_is_left_out_at_a_time(tmp_path, files):
     assert result.folds == ["person 0", "person 1"]
     assert np.isnan(result.spread())
     folders = sorted(p.name for p in tmp_path.iterdir() if p.is_dir())
-    assert folders == ["seed3-fold1-person_0", "seed3-fold2-person_1"]
-    assert Run.open(tmp_path / folders[0]).config.data.test_group == ["person 0"]
+    assert folders == ["seed3", "seed3-fold1-person_0", "seed3-fold2-person_1"]
+    assert Run.open(tmp_path / folders[1]).config.data.test_group == ["person 0"]
     pooled = result.pooled[3]
-    parts = [Scores.load(tmp_path / f / "test" / "scores.npz") for f in folders]
+    parts = [Scores.load(tmp_path / f / "test" / "scores.npz") for f in folders[1:]]
     hits = [measure(p.logits, p.labels, p.videos).video_hit_1 for p in parts]
     assert pooled.video_hit_1 == pytest.approx(np.mean(hits))
 

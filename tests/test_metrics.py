@@ -1,11 +1,14 @@
 """Metrics against numbers worked by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 from compare import assert_close
 
 from tinyvid.errors import UserError
 from tinyvid.metrics import (
+    bootstrap_interval,
     confusion_matrix,
     cross_entropy,
     fuse,
@@ -130,3 +133,40 @@ def test_the_interval_covers_the_true_share():
         ends = np.array([wilson_interval(n, 40) for n in range(41)])
         low, high = ends[rng.binomial(40, share, 20_000)].T
         assert 0.92 < ((low <= share) & (share <= high)).mean() < 0.98
+
+
+@pytest.mark.parametrize("hits", [[0, 1, 1, 0, 1], [0.0, 0.1, 0.5, 0.7, 2.0], [True, False]])
+def test_the_bootstrap_against_every_possible_draw(hits):
+    draws = itertools.product(np.array(hits, float), repeat=len(hits))
+    means = np.sort([np.mean(draw) for draw in draws])
+    got = bootstrap_interval(np.array(hits))
+    # 10,000 draws know a quantile but for a few thousandths of the draws.
+    for border, near in zip(got, ([0.02, 0.03], [0.97, 0.98]), strict=True):
+        below = np.quantile(means, near[0], method="lower")
+        above = np.quantile(means, near[1], method="higher")
+        assert below - 1e-9 <= border <= above + 1e-9
+
+
+def test_the_bootstrap_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    intervals = [bootstrap_interval(rng.random(60) < 0.7) for _ in range(300)]
+    covered = np.mean([low <= 0.7 <= high for low, high in intervals])
+    assert 0.91 < covered < 0.98
+    # an interval of half the width does not pass
+    halves = [((3 * a + b) / 4, (a + 3 * b) / 4) for a, b in intervals]
+    assert np.mean([low <= 0.7 <= high for low, high in halves]) < 0.75
+
+
+def test_the_bootstrap_is_the_same_each_time_and_knows_its_limits():
+    hits = np.arange(40) % 3 == 0
+    assert bootstrap_interval(hits) == bootstrap_interval(hits)
+    assert bootstrap_interval(hits) == bootstrap_interval(hits[::-1].astype(float))
+    values = np.random.default_rng(3).normal(size=40)
+    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
+    assert bootstrap_interval(np.ones(9, bool)) == (1.0, 1.0)  # degenerate: Wilson's is not
+    assert wilson_interval(9, 9)[0] == pytest.approx(0.701, abs=1e-3)
+    assert np.isnan(bootstrap_interval(np.zeros(0))).all()
+    with pytest.raises(UserError, match=r"hits of shape \(2, 2\) must be \(videos,\)"):
+        bootstrap_interval(np.zeros((2, 2)))
+    with pytest.raises(UserError, match="finite"):
+        bootstrap_interval(np.array([1.0, np.nan]))

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,9 @@ def test_every_command_and_option_exists(words):
     from tinyvid.cli import app
 
     command = get_command(app)
-    for word in words[1:]:
-        if hasattr(command, "commands") and not word.startswith("-"):
+    for before, word in pairwise(words):
+        # What follows an option is its value.
+        if hasattr(command, "commands") and "-" not in (word[0], before[0]):
             assert word in command.commands
             command = command.commands[word]
     options = {name for parameter in command.params for name in parameter.opts}

@@ -66,6 +66,9 @@ def test_cells_left_out_by_a_stride():
 # One channel and small widths: what a unit sees does not depend on how many channels look.
 SMALL: dict[str, tuple[tuple, dict]] = {
     "single_frame": ((1, 3, 40, 32), {"width": 2}),
+    "multires": ((1, 3, 40, 32), {"width": 2}),
+    "fovea": ((1, 3, 40, 36), {"width": 2}),
+    "context": ((1, 3, 40, 32), {"width": 2}),
     "late_fusion": ((1, 3, 40, 32), {"width": 2, "hidden": 4}),
     "late_fusion_gap": ((1, 3, 40, 32), {"width": 2}),
     "early_fusion": ((1, 4, 40, 32), {"width": 2}),
@@ -75,6 +78,9 @@ SMALL: dict[str, tuple[tuple, dict]] = {
     "worked_early_fusion": ((1, 5, 20, 16), {}),
     "worked_slow_fusion": ((1, 9, 20, 16), {}),
     "karpathy_single_frame": ((1, 1, 107, 119), {"width": 2, "hidden": 4}),
+    "karpathy_multires": ((1, 1, 115, 120), {"width": 2, "hidden": 4}),
+    "karpathy_fovea": ((1, 1, 115, 120), {"width": 2, "hidden": 4}),
+    "karpathy_context": ((1, 1, 115, 120), {"width": 2, "hidden": 4}),
     "karpathy_late_fusion": ((1, 5, 107, 119), {"width": 2, "hidden": 4}),
     "karpathy_early_fusion": ((1, 4, 107, 119), {"width": 2, "hidden": 4}),
     "karpathy_slow_fusion": ((1, 10, 107, 119), {"width": 2, "hidden": 4}),
@@ -108,7 +114,9 @@ def test_scores_see_the_whole_clip(name):
     last = trace(model, clip)[-1].name
     whole = receptive_fields(trace(model, clip), clip)[-1].cells((0, 0, 0))
     assert measured_receptive_field(model, clip, last) == whole
-    if not name.startswith(("c3d", "karpathy")):  # whose pools leave out the last rows
+    if name == "fovea":
+        assert whole == ((0, 3), (10, 30), (9, 25))  # its pools leave out the last columns
+    elif not name.startswith(("c3d", "karpathy")):  # whose pools leave out the last rows
         assert whole == tuple((0, n) for n in clip[1:])
 
 

@@ -13,6 +13,8 @@ FOLDERS = {
     "avg_pool3d": "pool3d",
     "conv2d_uint8": "conv2d",
     "conv3d_uint8": "conv3d",
+    "tvl1": "flow",
+    "horn_schunck": "flow",
 }
 
 
@@ -63,3 +65,9 @@ def test_every_folder_of_kernels_is_packed():
         for init in (ROOT / top).rglob("__init__.py"):
             parts = init.parent.relative_to(ROOT / top).parts
             assert ".".join((prefix, *parts)) in packages
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """They would be one module, and pytest takes the first only."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -57,6 +57,21 @@ def test_a_run_leaves_everything_behind(finished):
         assert f'"{word}"' in about
 
 
+def test_training_starts_from_given_weights(finished, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.write_bytes(finished.run.best.read_bytes())
+    settings = ("run.epochs=2", "optim.lr=0", f"model.weights={weights}")
+    result = fit(tiny(*settings), tmp_path / "run")
+    started, ended = (load_checkpoint(path).weights for path in (weights, result.run.best))
+    for name, _ in result.model.named_parameters():
+        assert_close(ended[name], started[name])
+    weights.unlink()  # what is saved of the run is enough to go on with
+    with pytest.raises(UserError, match=r"weights\.safetensors does not exist"):
+        fit(tiny(*settings), tmp_path / "another")
+    assert not (tmp_path / "another").exists()
+    assert len(fit(tiny(*settings), tmp_path / "run", resume=True).rows) == 2
+
+
 def test_the_curves_are_called_by_network_and_data(finished, monkeypatch):
     titles = []
     monkeypatch.setattr("tinyvid.train.plot_curves", lambda rows, path, title: titles.append(title))

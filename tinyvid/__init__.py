@@ -33,6 +33,7 @@ from tinyvid.gradcheck import gradcheck, gradgradcheck
 from tinyvid.ops import *  # noqa: F403
 from tinyvid.ops import __all__ as _operations
 from tinyvid.random import manual_seed
+from tinyvid.recompute import recompute
 from tinyvid.tensor import Tensor, enable_grad, is_grad_enabled, no_grad
 
 __version__ = "0.1.0"
@@ -54,6 +55,7 @@ __all__ = [
     "ones_like",
     "rand",
     "randn",
+    "recompute",
     "tensor",
     "zeros",
     "zeros_like",

@@ -70,6 +70,7 @@ def backpropagate(
         # Gradients are tensors where they are recorded, and bare arrays where they are not.
         # Tensors as keys are compared by identity: their hashes differ.
         grads: dict[Tensor, Any] = {}
+        summed: set[Tensor] = set()  # those whose gradient is a sum that was made here
         for y, cotangent in zip(outputs, cotangents, strict=True):
             start = _cotangent(y, cotangent)
             g: Any = start if create_graph else start._array
@@ -109,7 +110,15 @@ def backpropagate(
                             raise _wrong_gradient(gx, x)
                         gx = _unbroadcast(gx, array.shape)
                     before = grads.get(x)
-                    grads[x] = gx if before is None else before + gx
+                    if before is None:
+                        grads[x] = gx
+                    elif create_graph or x not in summed:
+                        grads[x] = before + gx
+                        summed.add(x)
+                    else:  # nobody else has seen that array
+                        before += gx
+                        grads[x] = before
+            gx = None  # what it was is in `grads`, or added to what is there
             # The rules of an inner tensor that is an input itself may not have run: they stay.
             if not retain and edges and (relevant is None or any(x in relevant for x, _ in edges)):
                 y._edges, y._saved, y._operands = None, (), None

@@ -34,6 +34,9 @@ class ModelConfig:
 
     name: str = key("slow_fusion", "the network; `tinyvid models` lists them")
     options: dict[str, Any] = key({}, "keyword arguments of the network")
+    weights: str | None = key(
+        None, "a file of weights to train from; its last layer may be for other classes"
+    )
 
 
 @dataclass
@@ -56,6 +59,11 @@ class DataConfig:
     workers: int = key(2, "threads that decode", least=0, most=64)
     prefetch: int = key(4, "batches decoded ahead", least=1, most=64)
     cache: str | None = key(None, "folder for decoded, resized videos; speeds up later epochs")
+    memory: int = key(
+        1024,
+        "MiB: training videos that take no more, decoded and resized, are kept in memory",
+        least=0,
+    )
 
 
 @dataclass

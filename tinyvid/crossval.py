@@ -8,49 +8,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from tinyvid.config import Config, load_config
 from tinyvid.data import VideoSet
 from tinyvid.errors import UserError
-from tinyvid.evaluate import Scores, hit_5, open_videos, save_results, score
+from tinyvid.evaluate import Scores, open_videos, save_results, score
+from tinyvid.folds import CrossValidation, fold_folder, save_crossval
 from tinyvid.metrics import Metrics, measure
-from tinyvid.report import plot_confusion
-from tinyvid.runs import Run, make_folder, resolved, write_csv
+from tinyvid.runs import Run, make_folder, resolved
 from tinyvid.train import Listener, check_same_config, fit
 
 MOST_FOLDS = 50  # with more, leaving out one group at a time is rarely meant
-
-
-@dataclass
-class CrossValidation:
-    """The result: metrics of each fold of each seed.
-
-    Attributes:
-        folds: names of the folds. seeds: the seeds.
-        metrics: by (seed, fold).
-        pooled: by seed: all folds' clips together, so that every video counts once.
-        majority: the share of the most frequent class: what a network scores that always
-            answers with it.
-    """
-
-    folds: list[str]
-    seeds: list[int]
-    metrics: dict[tuple[int, str], Metrics]
-    pooled: dict[int, Metrics]
-    majority: float
-
-    def mean(self) -> float:
-        """The mean of the seeds' Video Hit@1."""
-        return float(np.mean([m.video_hit_1 for m in self.pooled.values()]))
-
-    def spread(self) -> float:
-        """The standard deviation of the seeds' Video Hit@1 (n - 1); NaN for one seed."""
-        hits = [m.video_hit_1 for m in self.pooled.values()]
-        return float(np.std(hits, ddof=1)) if len(hits) > 1 else float("nan")
 
 
 def cross_validate(
@@ -62,15 +31,20 @@ def cross_validate(
     clips: int = 10,
     crops: int = 1,
     fusion: str = "mean_prob",
+    videos: VideoSet | None = None,
     listener: Listener | None = None,
     on_fold: Callable[[int, str, Metrics, bool], None] | None = None,
 ) -> CrossValidation:
     """Train and test once for each fold and seed; keep the runs in `out/seed<s>-fold<k>…`.
 
+    What else is kept there, `tinyvid.folds` says; the validation part of a fold, if it has one, is
+    scored too, since it is what a fusion may learn from.
+
     Args:
         config: of every run; its seed and test part are set for each.
         by: "group", which leaves out one group at a time; or a number k of folds of whole groups.
         clips, crops, fusion: of the tests; see `tinyvid.evaluate.score`.
+        videos: the data, where it is open already; by default `config.data.path` is opened.
         on_fold: called with (seed, fold, metrics, whether it was finished before).
 
     Raises:
@@ -83,39 +57,27 @@ def cross_validate(
         raise UserError("cross-validation chooses data.test_group and data.fold itself: unset them")
     config = resolved(config)
     listener = listener or Listener()
-    videos = open_videos(config, progress=listener.reading)
+    opened = videos is None
+    if videos is None:
+        videos = open_videos(config, progress=listener.reading)
     folds = fold_names(videos, by)
     _check_folder(Path(out), config, by)
-    listener.opened(videos)
+    if opened:
+        listener.opened(videos)
     listener.folds(folds, seeds)
     out = make_folder(out)
-    metrics: dict[tuple[int, str], Metrics] = {}
-    pooled: dict[int, Metrics] = {}
-    rows: list[dict[str, object]] = []
+    found: dict[tuple[int, str], Scores] = {}
     for seed in seeds:
-        parts = []
         for number, fold in enumerate(folds, start=1):
-            one = _of_fold(config, seed, fold, by)
-            folder = out / _folder_name(seed, number, fold, by)
+            one = config_of_fold(config, seed, fold, by)
+            folder = out / fold_folder(seed, number, fold, by)
             before = (folder / "test" / "scores.npz").exists()
             scores = _run_fold(one, folder, videos, clips, crops, fusion, listener)
-            parts.append(scores)
-            found = measure(scores.logits, scores.labels, scores.videos, fusion)
-            metrics[seed, fold] = found
-            rows.append(_row(seed, fold, found))
+            found[seed, fold] = scores
             if on_fold is not None:
-                on_fold(seed, fold, found, before)
-        together = _together(parts)
-        pooled[seed] = measure(together.logits, together.labels, together.videos, fusion)
-        rows.append(_row(seed, "all", pooled[seed]))
-    write_csv(out / "crossval.csv", rows)
-    counts = np.array(list(videos.counts().values()))
-    result = CrossValidation(folds, list(seeds), metrics, pooled, counts.max() / counts.sum())
-    confusion = np.sum([m.confusion for m in pooled.values()], axis=0)
-    named = f"seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    title = f"{config.model.name}: Video Hit@1 {result.mean():.1%}, {named}"
-    plot_confusion(confusion, videos.classes, out / "confusion.png", title)
-    return result
+                metrics = measure(scores.logits, scores.labels, scores.videos, fusion)
+                on_fold(seed, fold, metrics, before)
+    return save_crossval(found, out, fusion, config.model.name)
 
 
 def fold_names(videos: VideoSet, by: str) -> list[str]:
@@ -147,7 +109,8 @@ def _check_folder(out: Path, config: Config, by: str) -> None:
             )
 
 
-def _of_fold(config: Config, seed: int, fold: str, by: str) -> Config:
+def config_of_fold(config: Config, seed: int, fold: str, by: str) -> Config:
+    """Return the config of the run that is tested on `fold`."""
     one = copy.deepcopy(config)
     one.run.seed = seed
     if by == "group":
@@ -175,42 +138,10 @@ def _run_fold(
             return scores
     began = (folder / "config.toml").exists()
     result = fit(config, folder, videos=videos, resume=began, listener=listener)
-    part = result.run.part(videos, "test")
-    scores = score(result.model, part, config, clips=clips, crops=crops)
-    save_results(scores, fusion, f"{config.model.name}, fold {folder.name}", saved.parent)
+    title = f"{config.model.name}, fold {folder.name}"
+    for part, place in (("val", "test-val"), ("test", "test")):  # the last one says: finished
+        if result.run.split[part]:
+            tested = result.run.part(videos, part)
+            scores = score(result.model, tested, config, clips=clips, crops=crops)
+            save_results(scores, fusion, f"{title}, {part}", folder / place)
     return scores
-
-
-def _together(parts: list[Scores]) -> Scores:
-    """Put the clips of several folds together; no video is in two of them."""
-    offsets = np.cumsum([0] + [len(p.names) for p in parts[:-1]])
-    return Scores(
-        np.concatenate([p.logits for p in parts]),
-        np.concatenate([p.labels for p in parts]),
-        np.concatenate([p.videos + o for p, o in zip(parts, offsets, strict=True)]),
-        np.concatenate([p.starts for p in parts]),
-        [name for p in parts for name in p.names],
-        parts[0].classes,
-        parts[0].clips,
-        parts[0].crops,
-    )
-
-
-def _row(seed: int, fold: str, m: Metrics) -> dict[str, object]:
-    hit_at_5 = hit_5(m)
-    return {
-        "seed": seed,
-        "fold": fold,
-        "videos": m.videos,
-        "clip_hit_1": round(m.clip_hit_1, 6),
-        "video_hit_1": round(m.video_hit_1, 6),
-        "video_hit_5": None if hit_at_5 is None else round(hit_at_5, 6),
-        "mean_class_accuracy": round(m.mean_class, 6),
-    }
-
-
-def _folder_name(seed: int, number: int, fold: str, by: str) -> str:
-    name = f"seed{seed}-fold{number}"
-    if by != "group":
-        return name
-    return f"{name}-{''.join(c if c.isalnum() or c in '._-' else '_' for c in fold)}"

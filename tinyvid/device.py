@@ -84,9 +84,9 @@ def check_device(device: str) -> str:
     """
     if device not in DEVICES:
         known = ", ".join(map(repr, DEVICES))
-        raise UserError(
-            f"no device is called {device!r}; there is {known}.{nearest(str(device), DEVICES)}"
-        )
+        # By its letters 'gpu' is nearest to 'cpu'.
+        meant = " Did you mean 'cuda'?" if device == "gpu" else nearest(str(device), DEVICES)
+        raise UserError(f"no device is called {device!r}; there is {known}.{meant}")
     if device == "cuda":
         from tinyvid.cuda import require
 

@@ -19,6 +19,8 @@ import tinyvid
 from tinyvid.checkpoint import write_atomically
 from tinyvid.config import Config
 from tinyvid.data import ClipLoader, ClipSpec, VideoSet, normalise, open_data
+from tinyvid.data.official import find_files, split_spec
+from tinyvid.data.sets import absolute
 from tinyvid.errors import UserError
 from tinyvid.metrics import FUSIONS, Metrics, fuse, measure, rank_of_label
 from tinyvid.report import plot_confusion
@@ -169,10 +171,8 @@ def open_videos(
 
 
 def _same(path: str, other: str) -> bool:
-    """Whether two names of data mean the same; "verbs" is no folder."""
-    if "verbs" in (path, other):
-        return path == other
-    return Path(path).resolve() == Path(other).resolve()
+    """Whether two names of data mean the same."""
+    return absolute(path) == absolute(other)
 
 
 def videos_to_test(
@@ -208,7 +208,7 @@ def name_tested(run: Run, part: str | None, data: str | None) -> tuple[str, str]
     if data is not None:
         if part is not None:
             raise UserError(f"--part {part} is a part of the run's own data: leave out --data")
-        return data_name(data), data if data == "verbs" else str(Path(data).resolve())
+        return data_name(data), absolute(data)
     own = run.config.data.path
     if own == "verbs" and not run.split["test"] and part in (None, "test"):
         return FRESH, "the test split of verbs"
@@ -217,6 +217,8 @@ def name_tested(run: Run, part: str | None, data: str | None) -> tuple[str, str]
         raise UserError(f"part {what!r}: a run has the parts {', '.join(run.split)}")
     if not run.split[what]:
         held = [f"{p} ({len(v)})" for p, v in run.split.items() if v]
+        if not held:
+            raise UserError(f"{run.path} was not trained here: give the videos with --data")
         raise UserError(
             f"{run.path} has no videos in part {what!r}, it has {', '.join(held)}: choose one with "
             "--part, or test on other videos with --data"
@@ -226,11 +228,13 @@ def name_tested(run: Run, part: str | None, data: str | None) -> tuple[str, str]
 
 def count_trained(run: Run, videos: VideoSet) -> int:
     """Return how many of the videos the run was trained on."""
-    own = Path(run.config.data.path)
-    root = own if own.is_dir() else own.parent
+    names = run.split["train"]
+    official, own = split_spec(run.config.data.path)
     if str(own) == "verbs":
-        return len({video.path for video in videos.videos}.intersection(run.split["train"]))
-    trained = {(root / name).resolve() for name in run.split["train"]}
+        return len({video.path for video in videos.videos}.intersection(names))
+    root = own if own.is_dir() else own.parent
+    files = find_files(names, own).values() if official else [root / name for name in names]
+    trained = {file.resolve() for file in files}
     return sum(Path(video.path).resolve() in trained for video in videos.videos)
 
 

@@ -99,6 +99,47 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
+RESAMPLES = 10_000  # of a bootstrap: its borders then move by about 0.1 % from seed to seed
+
+
+def bootstrap_interval(hits: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % interval of the mean over videos, by the percentile bootstrap.
+
+    As many videos are drawn again and again, with replacement, from those that were tested; of the
+    means of 10,000 such draws, 2.5 % lie below the interval and 2.5 % above. It holds for any
+    mean over videos, and one seed gives the same interval to the bit. What it cannot know is what
+    none of the videos shows: where all are right it is 100 % to 100 %, and of few videos it is too
+    narrow. So give `wilson_interval` beside it for a share of fewer than about 50 videos. Neither
+    knows that videos of one group resemble each other, nor that another training would differ.
+
+    Args:
+        hits: `(videos,)`, bool, or a number for each video.
+
+    Returns:
+        (low, high); NaN, NaN for no videos.
+
+    Raises:
+        UserError: `hits` has another shape, or a value that is not finite.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
+    """
+    hits = np.asarray(hits, dtype=np.float64)
+    if hits.ndim != 1 or not np.isfinite(hits).all():
+        raise UserError(
+            f"bootstrap_interval: hits of shape {hits.shape} must be (videos,), all of them finite"
+        )
+    if not hits.size:
+        return float("nan"), float("nan")
+    # How often each value is drawn has a multinomial distribution; in parts, to save memory.
+    values, counts = np.unique(hits, return_counts=True)
+    rng, parts = np.random.default_rng(seed), 100
+    shares = counts / hits.size
+    sums = [rng.multinomial(hits.size, shares, RESAMPLES // parts) @ values for _ in range(parts)]
+    means = np.concatenate(sums) / hits.size
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def fuse(logits: np.ndarray, videos: np.ndarray, fusion: str = "mean_prob") -> np.ndarray:
     """Fuse the clips of each video into one row of scores.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from tinyvid.config import Config
-from tinyvid.data import VideoSet, group_folds, split_by_group
+from tinyvid.data import VideoSet, group_folds, official_fold, split_by_group
 from tinyvid.data.sets import listed
 from tinyvid.errors import UserError
 
@@ -17,7 +17,8 @@ def split_parts(
 ) -> dict[str, VideoSet]:
     """Split the videos into the parts train, val and test; no group is in two of them.
 
-    The test part is `data.test_group` or `data.fold`; of the rest, a share of
+    The test part is `data.test_group` or `data.fold`, an official one where the set has them; of
+    the rest, a share of
     `data.val_fraction` validates, in whole groups. Where these are so large that they would take
     more than a third of the videos away from training, nothing validates. The folds do not depend
     on `run.seed`, so that runs of several seeds are tested on the same videos; the validation part
@@ -34,7 +35,14 @@ def split_parts(
         train, test = split_by_group(videos, data.test_group)
     elif data.fold:
         k, folds = _parse_fold(data.fold)
-        train, test = group_folds(videos, folds)[k - 1]
+        if videos.folds and folds != len(videos.folds):
+            raise UserError(
+                f"data.fold = {data.fold!r}: {videos.source} has {len(videos.folds)} official "
+                f"folds: write {k}/{len(videos.folds)}"
+            )
+        train, test = (
+            official_fold(videos, k) if videos.folds else group_folds(videos, folds)[k - 1]
+        )
     train, val = _split_validation(train, data.val_fraction, config.run.seed, note)
     absent = [name for name, count in train.counts().items() if not count]
     if absent:

@@ -22,6 +22,7 @@ import numpy as np
 from tinyvid import nn
 from tinyvid.backward import grad
 from tinyvid.errors import UserError
+from tinyvid.kernels import use
 from tinyvid.ops.shape import getitem
 from tinyvid.tensor import Tensor, no_grad
 from tinyvid.trace import Axis, Step, axis_windows
@@ -77,25 +78,27 @@ class ReceptiveField:
 def receptive_fields(steps: Sequence[Step], clip: Sequence[int]) -> list[ReceptiveField | None]:
     """Return the receptive field of a unit after each step, worked out from the layers' sizes.
 
-    The steps are taken as a chain, each seeing the one before. A layer whose windows are not
-    known (see `axis_windows`) and those after it get None.
+    Each step sees the one that it comes after; one that joins streams is said to see what the last
+    of them sees. A layer whose windows are not known (see `axis_windows`) and those after it get
+    None.
 
     Args:
         steps: from `tinyvid.trace.trace`.
         clip: `C T H W`.
     """
-    fields: list[ReceptiveField | None] = []
-    windows = (Window(), Window(), Window())
-    seen = tuple(tuple((i, i + 1) for i in range(n)) for n in clip[1:])
-    for step in steps:
-        layer = axis_windows(step, tuple(map(len, seen)))
-        if layer is None:
-            return fields + [None] * (len(steps) - len(fields))
-        t, h, w = (w.through(*axis) for w, axis in zip(windows, layer.axes, strict=True))
-        windows = (t, h, w)
-        seen = tuple(map(cells_through, seen, layer.axes, layer.positions))
-        fields.append(ReceptiveField(windows, seen))
-    return fields
+    cells = tuple(tuple((i, i + 1) for i in range(n)) for n in clip[1:])
+    # The clip's own stands last, where a step after -1 finds it.
+    fields: list[ReceptiveField | None] = [None] * len(steps)
+    fields.append(ReceptiveField((Window(), Window(), Window()), cells))
+    for i, step in enumerate(steps):
+        before = fields[step.after]
+        layer = axis_windows(step, tuple(map(len, before.seen))) if before is not None else None
+        if before is None or layer is None:
+            continue
+        t, h, w = (w.through(*axis) for w, axis in zip(before.windows, layer.axes, strict=True))
+        seen = tuple(map(cells_through, before.seen, layer.axes, layer.positions))
+        fields[i] = ReceptiveField((t, h, w), seen)
+    return fields[:-1]
 
 
 def cells_through(
@@ -159,8 +162,10 @@ def measured_receptive_field(
             _make_positive(model, rng)
             values = rng.lognormal(0, (0.3, 3)[trial % 2], (1, *clip))
             x = Tensor((values / values.max()).astype(np.float32), requires_grad=True)
-            y = _unit(_output(model, modules[layer], x), unit)
-            g = grad(y, x, Tensor(rng.uniform(0.5, 1.5, y.shape).astype(y.dtype)))
+            # Sums of products alone: Winograd's algorithm leaves rounding where zeros belong.
+            with use(conv2d="cpu/im2col", conv3d="cpu/im2col"):
+                y = _unit(_output(model, modules[layer], x), unit)
+                g = grad(y, x, Tensor(rng.uniform(0.5, 1.5, y.shape).astype(y.dtype)))
             seen |= (g.data != 0).any((0, 1))
     finally:
         model.load_state_dict(weights)

@@ -37,6 +37,8 @@ from tinyvid.checkpoint import (
     write_atomically,
 )
 from tinyvid.config import Config, load_config
+from tinyvid.data.official import split_spec
+from tinyvid.data.sets import absolute
 from tinyvid.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -64,9 +66,12 @@ class Run:
 
     @classmethod
     def create(
-        cls, path: str | Path, config: Config, classes: list[str], parts: Mapping[str, VideoSet]
+        cls, path: str | Path, config: Config, classes: list[str], split: Mapping[str, list[str]]
     ) -> Run:
         """Make the folder and write down how the run is meant to go.
+
+        Args:
+            split: the names of the videos of each of `PARTS`.
 
         Raises:
             UserError: the folder cannot be made or written to.
@@ -74,13 +79,12 @@ class Run:
         path = make_folder(path)
         for leftover in (path / "best.safetensors", path / "log.csv"):  # of a run that was killed
             leftover.unlink(missing_ok=True)
-        split = {name: [v.name for v in parts[name].videos] for name in PARTS}
         about = {**versions(), "seed": config.run.seed, "classes": classes}
         write_json(path / "run.json", about)
-        write_json(path / "split.json", split)
+        write_json(path / "split.json", dict(split))
         # The last one: a folder that has it is whole.
         write_atomically(path / "config.toml", config.to_toml().encode())
-        return cls(path, config, classes, split)
+        return cls(path, config, classes, dict(split))
 
     @classmethod
     def reopen(cls, path: str | Path, config: Config) -> Run:
@@ -213,10 +217,12 @@ def resolved(config: Config) -> Config:
     """Return the config with every size filled in and paths that hold from any folder, as it is
     kept in a run's folder."""
     full = copy.deepcopy(config)
-    if full.data.path != "verbs" and Path(full.data.path).exists():
-        full.data.path = str(Path(full.data.path).resolve())
+    if split_spec(full.data.path)[1].exists():
+        full.data.path = absolute(full.data.path)
     if full.data.cache is not None:
         full.data.cache = str(Path(full.data.cache).resolve())
+    if full.model.weights is not None:
+        full.model.weights = str(Path(full.model.weights).resolve())
     _, full.clip.frames, full.clip.height, full.clip.width = clip_shape(config)
     return full
 
@@ -244,6 +250,26 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], source: str | Pat
     model.load_state_dict(weights)
 
 
+def start_from(model: nn.Module, path: str | Path) -> list[str]:
+    """Give the network the weights of a file; return the names of those that it keeps.
+
+    It keeps those of its last layer where the file has none, or some for other classes.
+
+    Raises:
+        UserError: the file cannot be read, or another layer is missing or of another shape.
+    """
+    expected = {name: t.numpy() for name, t in model.state_dict().items()}
+    weights = load_checkpoint(path).weights
+    last = list(expected)[-1].rpartition(".")[0] + "."
+    kept = [
+        name
+        for name, array in expected.items()
+        if name.startswith(last) and getattr(weights.get(name), "shape", None) != array.shape
+    ]
+    load_weights(model, weights | {name: expected[name] for name in kept}, path)
+    return kept
+
+
 def versions() -> dict[str, str]:
     """Return the versions of everything that may change a result's last bits."""
     found = {}
@@ -258,7 +284,11 @@ def versions() -> dict[str, str]:
 
 
 def data_name(path: str) -> str:
-    """Return a short name for data: of their folder, or of the CSV unless it is clips.csv."""
+    """Return a short name for data: of an official set, of their folder, or of a CSV that is not
+    called clips.csv."""
+    official, _ = split_spec(path)
+    if official:
+        return official
     place = Path(os.path.abspath(path))
     if place.name == "clips.csv":
         place = place.parent

@@ -36,7 +36,8 @@ class Row:
         parameters: learnt numbers; those of a shared layer are counted where it first runs.
         macs: multiply-accumulates; flops: twice as many.
         training_bytes: of the float32 arrays that the engine keeps for the backward pass (one
-            for each operation in the layer), and of the argmax of a max pool.
+            for each operation in the layer), and of the argmax of a max pool. Where layers run as
+            one operation it keeps less; `tinyvid.step_memory` knows.
         inference_bytes: of the activations that are alive while it runs: input and output.
     """
 
@@ -168,9 +169,7 @@ def _kept_bytes(step: Step) -> int:
     if isinstance(m, nn.Flatten):
         return 0  # a view takes no memory
     arrays = 1
-    if isinstance(m, CONVS) and m.bias is not None:
-        arrays = 2  # before and after the bias
-    elif isinstance(m, nn.Dropout):
+    if isinstance(m, nn.Dropout):
         arrays = 2  # the mask
     elif isinstance(m, nn.LocalResponseNorm):
         arrays = 7  # squares, padded, averaged, times alpha, plus k, power, quotient

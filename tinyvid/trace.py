@@ -49,6 +49,8 @@ class Step:
         module: the layer.
         x, y: the shapes of its input and of its (first) output, batch included.
         per_frame: whether the layer runs on each frame, so that its batch is the frames.
+        after: the number of the step whose output it takes, -1 for the clip. Where an array goes
+            into several layers, each of them comes after the same step; else after the last one.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Step:
     x: Ints
     y: Ints
     per_frame: bool
+    after: int
 
     @property
     def macs(self) -> int:
@@ -92,10 +95,11 @@ def _shapes_only(model: nn.Module, steps: list[Step]) -> Iterator[None]:
     named = list(model.named_modules())
     leaves = [(name, m) for name, m in named if not any(True for _ in m.children())]
     training = [(m, m.training) for _, m in named]
+    taken: list[tuple[Tensor, int]] = []  # arrays that layers took, and after which step
     model.eval()
     try:
         for name, m in leaves:
-            vars(m)["forward"] = _stepped(name, m, id(m) in framed, steps)
+            vars(m)["forward"] = _stepped(name, m, id(m) in framed, steps, taken)
         yield
     finally:
         for _, m in leaves:
@@ -104,7 +108,13 @@ def _shapes_only(model: nn.Module, steps: list[Step]) -> Iterator[None]:
             m.training = mode
 
 
-def _stepped(name: str, module: nn.Module, per_frame: bool, steps: list[Step]) -> Callable:
+def _stepped(
+    name: str,
+    module: nn.Module,
+    per_frame: bool,
+    steps: list[Step],
+    taken: list[tuple[Tensor, int]],
+) -> Callable:
     run = module.forward
 
     def forward(x: Tensor, *rest: Any, **named: Any) -> Any:
@@ -116,7 +126,9 @@ def _stepped(name: str, module: nn.Module, per_frame: bool, steps: list[Step]) -
             ) from error
         output: Any = run(x, *rest, **named) if y is None else record(np.zeros(y, x.dtype))
         first = output[0] if isinstance(output, tuple) else output
-        steps.append(Step(name, module, x.shape, first.shape, per_frame))
+        after = next((step for array, step in taken if array is x), len(steps) - 1)
+        taken.append((x, after))
+        steps.append(Step(name, module, x.shape, first.shape, per_frame, after))
         if isinstance(module, nn.LSTM):
             output = (output, _final_state(module, x))
         return output

@@ -30,7 +30,7 @@ from tinyvid.runs import Run, data_name, locked, resolved, write_csv
 from tinyvid.trainer import Trainer
 
 # Keys that may differ between a run and its continuation, because no result depends on them.
-FREE_KEYS = ("data.workers", "data.prefetch", "data.cache", "data.strict")
+FREE_KEYS = ("data.workers", "data.prefetch", "data.cache", "data.memory", "data.strict")
 
 OTHER = "choose another --out for another config"
 LONGER = "the learning rate is planned over all epochs, so to train longer start a new run"
@@ -147,12 +147,14 @@ def fit(
             f"they are filled up ({config.clip.pad_policy})"
         )
     before = _continued(out, config, videos.classes, parts) if resume else None
-    trainer = Trainer(config, parts["train"])  # before the folder: it tells what does not fit
+    # Before the folder is made: it tells what does not fit.
+    trainer = Trainer(config, parts["train"], resumed=before is not None)
     rows: list[Row] = []
     best = 0  # index of the best row
     with locked(out):
         if before is None:
-            run = Run.create(out, config, videos.classes, parts)
+            split = {name: [v.name for v in part.videos] for name, part in parts.items()}
+            run = Run.create(out, config, videos.classes, split)
         else:
             run = Run.reopen(out, config)
             rows = [Row(**row) for row in before.state["rows"]]

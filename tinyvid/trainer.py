@@ -18,7 +18,7 @@ from tinyvid.data import Augment, ClipLoader, VideoSet, normalise
 from tinyvid.errors import UserError
 from tinyvid.evaluate import clip_spec, score
 from tinyvid.metrics import cross_entropy, measure
-from tinyvid.runs import Run, build_model, load_weights
+from tinyvid.runs import Run, build_model, load_weights, start_from
 
 if TYPE_CHECKING:
     from tinyvid.train import Listener
@@ -28,9 +28,11 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 class Trainer:
     """The network, its optimiser and the running mean of its weights."""
 
-    def __init__(self, config: Config, train: VideoSet):
+    def __init__(self, config: Config, train: VideoSet, resumed: bool = False):
         self.config = config
         self.model = build_model(config, len(train.classes))
+        if config.model.weights is not None and not resumed:
+            start_from(self.model, config.model.weights)
         self.optimiser = build_optimiser(self.model, config.optim)
         norms = [m for m in self.model.modules() if isinstance(m, BATCH_NORMS)]
         self.norms = [(norm, norm.momentum) for norm in norms]
@@ -47,6 +49,7 @@ class Trainer:
             prefetch=config.data.prefetch,
             augment=Augment(**asdict(config.augment)),
             cache=config.data.cache,
+            memory=config.data.memory << 20,
         )
         self.steps = len(self.loader)
         self.total = self.steps * config.run.epochs
@@ -64,6 +67,7 @@ class Trainer:
             tinyvid.manual_seed(int(sequence.generate_state(1)[0]))
             lr = self.optimiser.param_groups[0]["lr"]
             self._set_momentum(step)
+            self.optimiser.zero_grad()  # gone before the activations pile up
             x = normalise(batch.clips, c.clip.mean, c.clip.std)
             logits = self.model(tinyvid.tensor(x, device=c.run.device))
             loss = tinyvid.cross_entropy(
@@ -71,7 +75,6 @@ class Trainer:
                 tinyvid.tensor(batch.labels, device=c.run.device),
                 label_smoothing=c.optim.label_smoothing,
             )
-            self.optimiser.zero_grad()
             loss.backward()
             longest = math.inf if c.optim.clip_norm is None else c.optim.clip_norm
             norm = optim.clip_grad_norm_(list(self.model.parameters()), longest)

@@ -1,6 +1,6 @@
 """2-D convolution of images, and of whole clips at once: early fusion.
 
-    fprop   y[n,k,p,q]  = sum over c,r,s of        x[n,c,h,v] * w[k,c,r,s]
+    fprop   y[n,k,p,q]  = sum over c,r,s of        x[n,c,h,v] * w[k,c,r,s]  (+ bias, ReLU)
     dgrad   gx[n,c,h,v] = sum over k and p,r q,s of  gy[n,k,p,q] * w[k,c,r,s]
     wgrad   gw[k,c,r,s] = sum over n,p,q of        gy[n,k,p,q] * x[n,c,h,v]
 
@@ -12,23 +12,29 @@ channel c*T + t, so that the first layer of a 2-D network sees all frames (Karpa
 """
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 from tinyvid.geometry import ConvGeometry
-from tinyvid.kernels.conv3d import checker
+from tinyvid.kernels.conv2d.over_time import by_frames, planes
+from tinyvid.kernels.conv3d import checker, fprop_checker, winograd_plan, workspace
+from tinyvid.kernels.conv3d.costs import costs, directly, im2col
 from tinyvid.kernels.registry import Kernel
 from tinyvid.kernels.rounding import to_bf16, to_tf32
 
 fprop = Kernel(
     "conv2d",
     "fprop",
-    """`conv2d_fprop(x, w, geometry) -> y`: correlate images, or clips as they lie, with filters.
+    """`conv2d_fprop(x, w, geometry, bias=None, relu=False) -> y`: correlate images with filters.
+
+    Or clips, as they lie. To each sum the bias of its filter is added, and of the result the ReLU
+    is taken, where they are asked for.
 
     Args: x `N C H W` or `N C T H W`, w `K C/groups R S` (`K C*T/groups R S` for clips),
-        geometry from `conv_geometry(x.shape, w.shape, ...)`.
+        geometry from `conv_geometry(x.shape, w.shape, ...)`, bias `K`.
     Returns: y `N K P Q`. Raises UserError where shapes or dtypes do not fit.
     """,
-    checker("conv2d", "fprop", "x", "w"),
+    fprop_checker("conv2d"),
 )
 dgrad = Kernel(
     "conv2d",
@@ -53,7 +59,7 @@ wgrad = Kernel(
 
 
 def _unfit(step: str, pass_: str) -> Callable[..., str | None]:
-    def unfit(a: Any, b: Any, geometry: ConvGeometry) -> str | None:
+    def unfit(a: Any, b: Any, geometry: ConvGeometry, *finish: Any) -> str | None:
         from tinyvid.kernels.conv2d import cuda  # only where a GPU or the emulator is asked for
 
         return cuda.unfit(step, pass_, geometry, a.dtype)
@@ -62,7 +68,7 @@ def _unfit(step: str, pass_: str) -> Callable[..., str | None]:
 
 
 def _unfit_for_numba(step: str, pass_: str) -> Callable[..., str | None]:
-    def unfit(a: Any, b: Any, geometry: ConvGeometry) -> str | None:
+    def unfit(a: Any, b: Any, geometry: ConvGeometry, *finish: Any) -> str | None:
         from tinyvid.kernels.conv2d.over_time import over_time
         from tinyvid.kernels.conv3d import cuda  # only where a GPU or the simulator is asked for
 
@@ -71,8 +77,29 @@ def _unfit_for_numba(step: str, pass_: str) -> Callable[..., str | None]:
     return unfit
 
 
+def _planes_last(geometry: ConvGeometry) -> float:
+    """Return the nanoseconds in which a clip is copied with its planes last in memory."""
+    return 2.5 * prod(geometry.x) if len(geometry.x) == 5 else 0.0
+
+
 for _kernel in (fprop, dgrad, wgrad):
-    _kernel.add("cpu/im2col", f"tinyvid.kernels.conv2d.cpu:{_kernel.pass_}")
+    _kernel.add(
+        "cpu/im2col",
+        f"tinyvid.kernels.conv2d.cpu:{_kernel.pass_}",
+        cost=costs(im2col, _kernel.pass_, by_frames, _planes_last),
+    )
+    _kernel.add(
+        "cpu/direct",
+        f"tinyvid.kernels.conv2d.direct:{_kernel.pass_}",
+        cost=costs(directly, _kernel.pass_, planes),
+    )
+    _kernel.add(
+        "cpu/winograd",
+        f"tinyvid.kernels.conv2d.cpu:winograd_{_kernel.pass_}",
+        unfit=lambda a, b, geometry, *finish: winograd_plan.unfit(planes(geometry)),
+        cost=costs(winograd_plan.cost_of, _kernel.pass_, planes, _planes_last),
+        workspace=workspace.winograd(_kernel.pass_, planes),
+    )
     # Steps of the ladder of 3-D convolution in CUDA C++, the one to prefer first.
     for _step in ("implicit_gemm", "tiled", "naive"):
         _kernel.add(

@@ -9,7 +9,9 @@ as an axis of taps would waste work; there the `C*T` planes are the channels (`p
 - fprop and wgrad by the steps that multiply matrices, where a group has fewer channels than a
   stage of the sum has terms, as the colours of a clip: a stage begins anew with each tap, and 13 of
   its 16 terms would be zeros. The clip is copied once, filled up with planes of zeros to whole
-  chunks, and 128 bits of planes load at a time.
+  chunks, and 128 bits of planes load at a time. As it lies, frame by frame, only 32 bits could:
+  windows and taps begin a cell apart, 128 bits at each fourth. For bytes, which are to be taken
+  apart and normalised anyway, `first_layer` does so.
 - fprop and wgrad by tiles in shared memory, where a whole filter's depth of a clip has no room.
 """
 
@@ -128,7 +130,7 @@ def unfit(
     return conv3d.unfit(step, pass_, solid(step, pass_, geometry, dtype), dtype)
 
 
-_LETTERS = {"fprop": "xw", "dgrad": "yw", "wgrad": "yx"}  # operands, as a geometry names them
+LETTERS = {"fprop": "xw", "dgrad": "yw", "wgrad": "yx"}  # operands, as a geometry names them
 
 
 def _run(
@@ -149,7 +151,7 @@ def _run(
     with sizes_told(kernel, f"cuda/{step}", told):
         operands = [
             _in_3d(array, getattr(of_3d, letter), device)
-            for array, letter in zip(arrays, _LETTERS[pass_], strict=True)
+            for array, letter in zip(arrays, LETTERS[pass_], strict=True)
         ]
     finish = {"bias": bias, "relu": relu} if pass_ == "fprop" else {}
     out = getattr(conv3d, pass_)(

@@ -2,6 +2,7 @@
 
     over_time   x  N C D H W        w  K C/groups T R S       y  N K 1 P Q     T = D
     planes      x  N C*D 1 H W      w  K C*D/groups 1 R S     y  N K 1 P Q
+    by_frames   one or the other
 
 A filter that sees all frames of a clip, and so has one place to stand along time, is a 2-D filter
 over all its planes.
@@ -11,8 +12,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import lru_cache
 
 from tinyvid.geometry import ConvGeometry
+
+FEW_CHANNELS = 16
 
 
 def over_time(geometry: ConvGeometry) -> ConvGeometry:
@@ -24,6 +28,18 @@ def over_time(geometry: ConvGeometry) -> ConvGeometry:
     return planes(geometry) if C % geometry.groups else _solid(geometry, C, math.prod(frames))
 
 
+@lru_cache(maxsize=4096)
+def by_frames(geometry: ConvGeometry) -> ConvGeometry:
+    """Return the geometry for which patches are gathered: of a clip as it lies, or of its planes.
+
+    The clip must lie in memory plane by plane where channels are few: a row of a filter then reads
+    S*C*T numbers at once, not S*C.
+    """
+    of_a_clip = len(geometry.x) == 5 and geometry.x[1] >= FEW_CHANNELS
+    return over_time(geometry) if of_a_clip else planes(geometry)
+
+
+@lru_cache(maxsize=4096)
 def planes(geometry: ConvGeometry, multiple: int = 1) -> ConvGeometry:
     """Return the geometry of the 3-D convolution of one frame, whose channels are all planes.
 

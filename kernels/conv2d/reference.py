@@ -12,18 +12,24 @@ from itertools import product
 import numpy as np
 
 from tinyvid.geometry import ConvGeometry
-from tinyvid.kernels.conv3d.reference import normalised
+from tinyvid.kernels.conv3d.reference import finished, normalised
 
 
-def fprop(x: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
-    """y[n,k,pq] = sum over c,rs of x[n,c,hv] * w[k,c,rs], with c*T + t as channel of a clip."""
+def fprop(
+    x: np.ndarray,
+    w: np.ndarray,
+    geometry: ConvGeometry,
+    bias: np.ndarray | None = None,
+    relu: bool = False,
+) -> np.ndarray:
+    """y[n,k,pq] = sum over c,rs of x[n,c,hv] * w[k,c,rs], finished; of a clip c is c*T + t."""
     x = _planes(x)
     y = np.zeros(geometry.y, x.dtype)
     for cs, ks in _groups(geometry):
         for (p, q), (r, s), (h, v) in _meetings(geometry):
             # (N, C) @ (C, K)
             y[:, ks, p, q] += x[:, cs, h, v] @ w[ks, :, r, s].T
-    return y
+    return finished(y, bias, relu)
 
 
 def dgrad(gy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
@@ -56,11 +62,8 @@ def uint8_fprop(
     bias: np.ndarray | None = None,
     relu: bool = False,
 ) -> np.ndarray:
-    """y of (x / 255 - mean) / std, plus the bias; at least zero where the ReLU is asked for."""
-    y = fprop(normalised(x, mean, std, w.dtype), w, geometry)
-    if bias is not None:
-        y = y + bias.reshape(-1, 1, 1)
-    return np.maximum(y, 0) if relu else y
+    """y of (x / 255 - mean) / std."""
+    return fprop(normalised(x, mean, std, w.dtype), w, geometry, bias, relu)
 
 
 def uint8_wgrad(

@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from tinyvid.geometry import ConvGeometry
+from tinyvid.kernels.conv2d.over_time import planes
+from tinyvid.kernels.conv3d.costs import costs, directly, im2col
 from tinyvid.kernels.conv3d.uint8 import checks
 from tinyvid.kernels.registry import Kernel
 
@@ -53,6 +55,11 @@ def _unfit_wgrad(gy: Any, x: Any, mean: Any, std: Any, geometry: ConvGeometry):
 
 for _kernel, _unfit in ((fprop, _unfit_fprop), (wgrad, _unfit_wgrad)):
     _pass = _kernel.pass_
-    _kernel.add("cpu/im2col", f"tinyvid.kernels.conv2d.cpu:uint8_{_pass}")
+    for _name, _module, _formula in (("im2col", "cpu", im2col), ("direct", "direct", directly)):
+        _kernel.add(
+            f"cpu/{_name}",
+            f"tinyvid.kernels.conv2d.{_module}:uint8_{_pass}",
+            cost=costs(_formula, _pass, planes),
+        )
     _kernel.add("cuda/first_layer", f"tinyvid.kernels.conv2d.first_layer:{_pass}", unfit=_unfit)
     _kernel.add("reference", f"tinyvid.kernels.conv2d.reference:uint8_{_pass}")

@@ -1,14 +1,14 @@
 """3-D convolution: its three passes, each linear in both of its arguments.
 
-    fprop   y[n,k,z,p,q]  = sum over c,t,r,s of      x[n,c,d,h,v] * w[k,c,t,r,s]
+    fprop   y[n,k,z,p,q]  = sum over c,t,r,s of      x[n,c,d,h,v] * w[k,c,t,r,s]  (+ bias, ReLU)
     dgrad   gx[n,c,d,h,v] = sum over k and z,t p,r q,s of  gy[n,k,z,p,q] * w[k,c,t,r,s]
     wgrad   gw[k,c,t,r,s] = sum over n,z,p,q of      gy[n,k,z,p,q] * x[n,c,d,h,v]
 
     where d = z * stride + t * dilation - padding, likewise h of (p, r) and v of (q, s).
     Outside the input x is zero, and k sees only the channels c of its own group.
 
-All three are the derivatives of one trilinear form, <gy, conv(x, w)> (an op's rule says so
-in code: `tinyvid/ops/conv.py`). It is a correlation: the filter is not flipped.
+Without bias and ReLU all three are the derivatives of one trilinear form, <gy, conv(x, w)> (an op's
+rule says so in code: `tinyvid/ops/conv.py`). It is a correlation: the filter is not flipped.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,8 @@ import numpy as np
 
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry
+from tinyvid.kernels.conv3d import winograd_plan, workspace
+from tinyvid.kernels.conv3d.costs import costs, directly, im2col
 from tinyvid.kernels.registry import Kernel
 from tinyvid.kernels.rounding import to_bf16, to_tf32
 
@@ -65,15 +67,45 @@ def checker(op: str, pass_: str, first: str, second: str) -> Callable[..., None]
     return check
 
 
+def fprop_checker(op: str) -> Callable[..., None]:
+    """Return the check of fprop, which takes a bias and whether to take the ReLU, too."""
+    check_xw = checker(op, "fprop", "x", "w")
+
+    def check(x: Any, w: Any, geometry: ConvGeometry, bias: Any = None, relu: bool = False) -> None:
+        check_xw(x, w, geometry)
+        if bias is not None:
+            check_bias(f"{op}_fprop", w, bias)
+
+    return check
+
+
+def check_bias(kernel: str, w: Any, bias: Any) -> None:
+    """Make sure that a bias has a number for each filter, of the filters' dtype.
+
+    Raises:
+        UserError: it has not.
+    """
+    got = f"a {type(bias).__name__}"
+    if hasattr(bias, "shape") and hasattr(bias, "dtype"):
+        if bias.shape == w.shape[:1] and bias.dtype == w.dtype:
+            return
+        got = f"{bias.shape} of {bias.dtype}"
+    raise UserError(f"{kernel}: bias must be {w.shape[:1]} of {w.dtype}, not {got}")
+
+
 fprop = Kernel(
     "conv3d",
     "fprop",
-    """`conv3d_fprop(x, w, geometry) -> y`: correlate a batch with filters.
+    """`conv3d_fprop(x, w, geometry, bias=None, relu=False) -> y`: correlate a batch with filters.
 
-    Args: x `N C D H W`, w `K C/groups T R S`, geometry from `conv_geometry(x.shape, w.shape, ...)`.
+    To each sum the bias of its filter is added, and of the result the ReLU is taken, where they
+    are asked for.
+
+    Args: x `N C D H W`, w `K C/groups T R S`, geometry from `conv_geometry(x.shape, w.shape, ...)`,
+        bias `K`.
     Returns: y `N K Z P Q`. Raises UserError where shapes or dtypes do not fit.
     """,
-    checker("conv3d", "fprop", "x", "w"),
+    fprop_checker("conv3d"),
 )
 dgrad = Kernel(
     "conv3d",
@@ -98,7 +130,7 @@ wgrad = Kernel(
 
 
 def _unfit(step: str, pass_: str) -> Callable[..., str | None]:
-    def unfit(a: Any, b: Any, geometry: ConvGeometry) -> str | None:
+    def unfit(a: Any, b: Any, geometry: ConvGeometry, *finish: Any) -> str | None:
         from tinyvid.kernels.conv3d import cuda  # only where a GPU or the emulator is asked for
 
         return cuda.unfit(step, pass_, geometry, a.dtype)
@@ -111,7 +143,19 @@ def _unfit(step: str, pass_: str) -> Callable[..., str | None]:
 _STEPS = ("implicit_gemm", "winograd", "tiled", "naive")
 
 for _kernel in (fprop, dgrad, wgrad):
-    _kernel.add("cpu/im2col", f"tinyvid.kernels.conv3d.cpu:{_kernel.pass_}")
+    for _name, _module, _formula in (("im2col", "cpu", im2col), ("direct", "direct", directly)):
+        _kernel.add(
+            f"cpu/{_name}",
+            f"tinyvid.kernels.conv3d.{_module}:{_kernel.pass_}",
+            cost=costs(_formula, _kernel.pass_),
+        )
+    _kernel.add(
+        "cpu/winograd",
+        f"tinyvid.kernels.conv3d.cpu_winograd:{_kernel.pass_}",
+        unfit=lambda a, b, geometry, *finish: winograd_plan.unfit(geometry),
+        cost=costs(winograd_plan.cost_of, _kernel.pass_),
+        workspace=workspace.winograd(_kernel.pass_),
+    )
     for _step in _STEPS:
         _kernel.add(
             f"cuda/{_step}",

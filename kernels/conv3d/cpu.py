@@ -20,6 +20,7 @@ each axis. So no product with a zero between the strides is ever made.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise, product
 from typing import NamedTuple
@@ -27,7 +28,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyvid.geometry import ConvGeometry, Ints
+from tinyvid.kernels.conv3d.finish import UNFINISHED, Finish
 from tinyvid.kernels.conv3d.patches import Axis, Patches
+from tinyvid.kernels.memory import empty
 from tinyvid.kernels.threads import Scratch, chunks_of, parallel_for
 
 # Sizes of a block of patches, and of the work. They decide the order of the sums, so they
@@ -38,28 +41,40 @@ _ROWS = (256, 2048)  # at least, at most
 _ITEMS = 16  # split a sum, where needed, so that at least so many threads have work
 
 
-def fprop(x: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
+def fprop(
+    x: np.ndarray,
+    w: np.ndarray,
+    geometry: ConvGeometry,
+    bias: np.ndarray | None = None,
+    relu: bool = False,
+) -> np.ndarray:
     """Return y; see `tinyvid.kernels.conv3d`."""
     x, w = channels_last(x), channels_last(w)
-    y = np.empty(_moved(geometry.y), x.dtype)
-    patches = Patches(x, _windows(geometry), geometry.groups, _COLUMNS)
+    y = empty(_moved(geometry.y), x.dtype)
+    finish = Finish(bias, relu, y.dtype)
+    out = y.reshape(math.prod(y.shape[:4]), geometry.y[1])
+    if not w.size:  # sums of nothing, where there are no channels
+        out[...] = 0
+        finish(out, slice(0, len(out)), slice(0, out.shape[1]))
+        return channels_first(y)
+    patches = Patches(x, windows(geometry), geometry.groups, _COLUMNS)
     filters = w.reshape(geometry.groups, -1, patches.shape[1])  # (groups, K, T*R*S*C)
-    _correlate(patches, filters.transpose(0, 2, 1), y.reshape(-1, geometry.y[1]))
+    _correlate(patches, filters.transpose(0, 2, 1), out, finish)
     return channels_first(y)
 
 
 def dgrad(gy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """Return gx; see `tinyvid.kernels.conv3d`."""
     gy, w = channels_last(gy), channels_last(w)
-    gx = np.empty(_moved(geometry.x), gy.dtype)
-    for phase in product(*(_phases(geometry, axis) for axis in range(3))):
+    gx = empty(_moved(geometry.x), gy.dtype)
+    for phase in product(*(phases(geometry, axis) for axis in range(3))):
         cells = gx[:, phase[0].cells, phase[1].cells, phase[2].cells]
-        filters = _filters_of(phase, w, geometry.groups)
+        filters = filters_of(phase, w, geometry.groups)
         if not filters.size:
             cells[...] = 0
             continue
         patches = Patches(gy, [along.axis for along in phase], geometry.groups, _COLUMNS)
-        out = cells if cells.flags.c_contiguous else np.empty(cells.shape, cells.dtype)
+        out = cells if cells.flags.c_contiguous else empty(cells.shape, cells.dtype)
         _correlate(patches, filters, out.reshape(-1, gx.shape[4]))
         if out is not cells:
             cells[...] = out
@@ -70,7 +85,9 @@ def wgrad(gy: np.ndarray, x: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """Return gw; see `tinyvid.kernels.conv3d`."""
     gy, x = channels_last(gy), channels_last(x)
     gw = np.zeros(_moved(geometry.w), gy.dtype)
-    patches = Patches(x, _windows(geometry), geometry.groups, _COLUMNS)
+    if not gw.size:
+        return channels_first(gw)
+    patches = Patches(x, windows(geometry), geometry.groups, _COLUMNS)
     _correlate_along_rows(patches, gy.reshape(-1, gy.shape[4]), gw.reshape(len(gw), -1))
     return channels_first(gw)
 
@@ -85,10 +102,7 @@ def uint8_fprop(
     relu: bool = False,
 ) -> np.ndarray:
     """Return y; see `tinyvid.kernels.conv3d.uint8`. It makes a copy of the clip in floats."""
-    y = fprop(normalised(x, mean, std, w.dtype), w, geometry)
-    if bias is not None:
-        y += bias.reshape(-1, 1, 1, 1)
-    return np.maximum(y, 0, out=y) if relu else y
+    return fprop(normalised(x, mean, std, w.dtype), w, geometry, bias, relu)
 
 
 def uint8_wgrad(
@@ -114,8 +128,10 @@ def normalised(
     return channels_first(u)
 
 
-def _correlate(patches: Patches, filters: np.ndarray, out: np.ndarray) -> None:
-    """Write patches @ filters into `out`, group by group.
+def _correlate(
+    patches: Patches, filters: np.ndarray, out: np.ndarray, finish: Finish = UNFINISHED
+) -> None:
+    """Write patches @ filters into `out`, group by group, and finish it block by block.
 
     Args:
         filters: (groups, columns of the patches, K of a group).
@@ -125,7 +141,7 @@ def _correlate(patches: Patches, filters: np.ndarray, out: np.ndarray) -> None:
     chunks = _row_chunks(patches)
     # Where there are few rows, the sum over columns falls into slabs, added up at the end.
     slabs = _share(patches.blocks, _ITEMS // max(1, len(chunks) * patches.groups))
-    partial = np.empty((len(slabs) - 1, *out.shape), out.dtype)
+    partial = empty((len(slabs) - 1, *out.shape), out.dtype)
     scratch = Scratch()
 
     def multiply(item):
@@ -138,11 +154,13 @@ def _correlate(patches: Patches, filters: np.ndarray, out: np.ndarray) -> None:
             np.matmul(matrix, filters[group, block[0]], out=term)
             if i:
                 y += term
+        if not len(partial):
+            finish(out, rows, slice(group * K, (group + 1) * K))
 
     with np.errstate(all="ignore"):
         items = product(enumerate(slabs), chunks, range(patches.groups))
         parallel_for(multiply, list(items))
-        _add_all(out, partial)
+        _add_all(out, partial, finish)
 
 
 def _correlate_along_rows(patches: Patches, gy: np.ndarray, out: np.ndarray) -> None:
@@ -155,7 +173,7 @@ def _correlate_along_rows(patches: Patches, gy: np.ndarray, out: np.ndarray) -> 
     K = len(out) // patches.groups
     # The sum over rows falls into slabs, added up at the end.
     slabs = _share(_row_chunks(patches), _ITEMS // (len(patches.blocks) * patches.groups))
-    partial = np.empty((len(slabs) - 1, *out.shape), out.dtype)
+    partial = empty((len(slabs) - 1, *out.shape), out.dtype)
     scratch = Scratch()
 
     def multiply(item):
@@ -189,18 +207,19 @@ def _share(pieces: list, slabs: int) -> list[list]:
     return [pieces[start:stop] for start, stop in pairwise(ends)]
 
 
-def _add_all(out: np.ndarray, partial: np.ndarray) -> None:
-    """Add the partial sums to `out`, in their order."""
+def _add_all(out: np.ndarray, partial: np.ndarray, finish: Finish = UNFINISHED) -> None:
+    """Add the partial sums to `out`, in their order, and finish what they make."""
 
     def add(rows):
         for part in partial:
             out[rows] += part[rows]
+        finish(out, rows, slice(0, out.shape[1]))
 
-    if len(partial):
+    if len(partial) and len(out):
         parallel_for(add, chunks_of(len(out), -(-len(out) // _ITEMS)))
 
 
-def _windows(geometry: ConvGeometry) -> list[Axis]:
+def windows(geometry: ConvGeometry) -> list[Axis]:
     """Return how the output of fprop meets x: tap t of output z reads d = z*stride + offset."""
     return [
         Axis(size, stride, tuple(t * dilation - low for t in range(taps)))
@@ -223,7 +242,7 @@ class _Phase(NamedTuple):
     axis: Axis
 
 
-def _phases(geometry: ConvGeometry, axis: int) -> list[_Phase]:
+def phases(geometry: ConvGeometry, axis: int) -> list[_Phase]:
     """Return the phases of dgrad along one axis.
 
     Cell d meets output z in tap t where d + low = z * stride + t * dilation.
@@ -241,7 +260,7 @@ def _phases(geometry: ConvGeometry, axis: int) -> list[_Phase]:
     return phases
 
 
-def _filters_of(phase: Sequence[_Phase], w: np.ndarray, groups: int) -> np.ndarray:
+def filters_of(phase: Sequence[_Phase], w: np.ndarray, groups: int) -> np.ndarray:
     """Return what a phase of dgrad multiplies patches of gy by: (groups, T*R*S*K, C)."""
     K, T, R, S, C = w.shape
     taps = list(product(*(along.taps for along in phase)))
@@ -261,7 +280,7 @@ def channels_last(array: np.ndarray) -> np.ndarray:
     moved = array.transpose(0, 2, 3, 4, 1)
     if moved.flags.c_contiguous and moved.flags.aligned:
         return moved
-    copy = np.empty(moved.shape, moved.dtype)
+    copy = empty(moved.shape, moved.dtype)
     # Along the longer one of the first two axes.
     source, target = (moved, copy) if len(moved) > 1 else (moved[0], copy[0])
     parallel_for(

@@ -241,7 +241,7 @@ def _run(
         target = launch.empty(slices[0], dtype, device) if slices else out
         workspace = [launch.empty(size, dtype, device) for size in plan.workspace]
         finish = [pointer(dense(bias, device), device), np.int32(relu)]
-    with launch.geometry_held(module, members(geometry), specialised):
+    with launch.geometry_held(module, members(geometry), specialised, device):
         of_pass = finish if pass_ == "fprop" else []
         several = STEPS[step].launch
         if several is not None:
@@ -273,11 +273,8 @@ def _check(
     getattr(conv3d, pass_).check(*arrays, geometry)
     if step not in STEPS:
         raise UserError(f"step={step!r}: the steps of the ladder are {', '.join(STEPS)}")
-    if bias is not None and (bias.shape != geometry.w[:1] or bias.dtype != arrays[0].dtype):
-        raise UserError(
-            f"{kernel}: bias must be {geometry.w[:1]} of {arrays[0].dtype}, "
-            f"not {bias.shape} of {bias.dtype}"
-        )
+    if bias is not None:
+        conv3d.check_bias(kernel, arrays[1], bias)
     check_device_of(kernel, (*arrays, bias), device)
     why = unfit(step, pass_, geometry, arrays[0].dtype)
     if arrays[0].dtype.name not in STEPS[step].dtypes:

@@ -95,7 +95,7 @@ ENTRY conv3d_uint8_fprop(const unsigned char* x, const REAL* w, REAL scale0, REA
     const int terms = taps() * CHANNELS;
     for (int i = opaque(threadIdx.x); i < COLUMNS * DEPTH; i += THREADS) {
       const int k = column0 + i / DEPTH, of_stage = i % DEPTH, term = stage * TERMS + of_stage;
-      copy_one(&columns.line[i / DEPTH][of_stage], w + (long long)k * terms + term,
+      copy_one(columns.at(i / DEPTH, of_stage), w + (long long)k * terms + term,
                (k < geometry.K) & (of_stage < TERMS) & (term < terms));
     }
     cp_async_commit();

@@ -146,7 +146,7 @@ def _run(
     if not geometry.x[0]:
         out[...] = 0  # no example
     else:
-        with launch.geometry_held(module, cuda.members(geometry), specialised):
+        with launch.geometry_held(module, cuda.members(geometry), specialised, device):
             run = module.get_function(f"conv3d_uint8_{pass_}")
             args = [*operands, *scale, *shift, *finish, target, *workspace]
             run((how.blocks,), (how.threads,), args)

@@ -18,10 +18,17 @@ def group_K(geometry):
     return geometry.K // geometry.groups
 
 
+# What is done to an output on its way out: a bias is added, and the ReLU taken where asked.
+@device_function
+def finish(value, bias, k, relu):
+    zero, grown = bias.dtype.type(0), value + bias[k]
+    return zero if relu and grown < zero else grown
+
+
 # y[n,z,p,q,k] = sum over t,r,s,c of x[n,d,h,v,c] * w[k,t,r,s,c],
 # where d = z * stride + t * dilation - padding, likewise h and v.
 @cuda.jit
-def conv3d_fprop_naive(x, w, y, geometry):
+def conv3d_fprop_naive(x, w, bias, y, geometry, relu):
     rest, k = divmod(cuda.grid(1), geometry.K)
     rest, q = divmod(rest, geometry.Q)
     rest, p = divmod(rest, geometry.P)
@@ -46,7 +53,7 @@ def conv3d_fprop_naive(x, w, y, geometry):
                 for c in range(group_C(geometry)):
                     term = x[n, d, h, v, first_c + c] * w[k, t, r, s, c]
                     value, lost = add(value, lost, term)
-    y[n, z, p, q, k] = value
+    y[n, z, p, q, k] = finish(value, bias, k, relu)
 
 
 # The output that a tap reaches an input cell from, or -1: the formula above, solved for z.

@@ -15,7 +15,7 @@ wgrad's sum are an axis of its result.
 
 from typing import NamedTuple
 
-from tinyvid.kernels.conv3d.numba_naive import group_C, group_K
+from tinyvid.kernels.conv3d.numba_naive import finish, group_C, group_K
 from tinyvid.kernels.numba_launch import add, cuda, device_function
 
 THREADS = 256
@@ -155,7 +155,7 @@ def store(to, outputs, channels, value):
 
 # `chunk` channels are summed over at a time: as many as shared memory holds.
 @cuda.jit
-def conv3d_fprop_tiled(x, w, y, geometry, chunk):
+def conv3d_fprop_tiled(x, w, bias, y, geometry, chunk, relu):
     g = geometry
     outputs = outputs_at(size_y(g), group_K(g), g.groups)
     patch = under(outputs.box, g)
@@ -192,7 +192,8 @@ def conv3d_fprop_tiled(x, w, y, geometry, chunk):
                         part += halo[cell + i] * filters[at]
                         at += PITCH
                 value, lost = add(value, lost, part)
-    store(y, outputs, K, value)
+    if outputs.channel < K:
+        store(y, outputs, K, finish(value, bias, first_k + outputs.channel, relu))
 
 
 @cuda.jit

@@ -10,28 +10,36 @@
 constexpr int DEPTH = 4 * CHUNK;  // terms of a stage, 64 bytes
 
 // COUNT rows (or columns), dealt out to PARTS threads, where terms lie side by side, as channels
-// do. A chunk is four terms of one row. Lines are a chunk longer than needed: so the same chunk of
-// eight neighbouring lines lies in 32 different banks, and so do two whole lines four apart.
+// do. A chunk is four terms of one row. Two lines have all 32 banks, and each pair of lines has its
+// chunks in another order: so the same chunk of eight neighbouring lines lies in all banks, too.
 template <int COUNT, int PARTS> struct __align__(16) Along {
-  REAL line[COUNT][DEPTH + CHUNK];
+  REAL line[COUNT][DEPTH];
 
+  // Where a row's term lies.
+  __device__ __forceinline__ REAL* at(int row, int term) {
+    return &line[row][place(row, term / CHUNK) + term % CHUNK];
+  }
+  static __device__ __forceinline__ int place(int row, int chunk) {
+    return (chunk ^ row / 2 % (DEPTH / CHUNK)) * CHUNK;
+  }
   // Calls copy(to, row, first term) for this thread's share of the chunks. Four threads share a
-  // line, and the next four take the line four further on.
+  // line.
   template <int THREADS, class Copy> __device__ __forceinline__ void fill(Copy copy) {
-    const unsigned at = opaque(threadIdx.x);
-    const int first = at / 32 * 8 + at / 4 % 2 * 4 + at / 8 % 4;
-    const int term = at % 4 * CHUNK;
+    static_assert(THREADS / 4 % 8 == 0, "a thread's chunks stand at one place in their lines");
+    const unsigned thread = opaque(threadIdx.x);
+    const int first = thread / 4, chunk = thread % 4, to = place(first, chunk);
 #pragma unroll
     for (int more = 0; more < COUNT; more += THREADS / 4) {
       if (more + THREADS / 4 > COUNT && first + more >= COUNT) break;
-      copy(&line[first + more][term], first + more, term);
+      copy(&line[first + more][to], first + more, chunk * CHUNK);
     }
   }
   // Thread `part` has rows part, part + PARTS ...; this is the j-th of them.
   static __device__ __forceinline__ int row(int part, int j) { return part + PARTS * j; }
   // The j-th chunk of its rows times the CHUNK terms from q * CHUNK on, and what is in it.
   __device__ __forceinline__ const REAL* chunk(int part, int q, int j) const {
-    return &line[row(part, j)][q * CHUNK];
+    static_assert(PARTS % 8 == 0, "all rows of a part have their chunks in one order");
+    return &line[row(part, j)][place(part, q)];
   }
   static constexpr __device__ int row_in(int j, int) { return j; }
   static constexpr __device__ int term_in(int, int element) { return element; }

@@ -61,6 +61,15 @@ def product_columns(columns: int, chunk: int) -> int:
     return min((32, 16, 8), key=lambda width: (tiles(columns, width * chunk) * width, -width))
 
 
+def product_rows(width: int, chunk: int) -> int:
+    """Return the rows of a block's tile of such a width, see `product.cuh`: for 256 threads.
+
+    Beside 8 chunks of columns they are for 128: so narrow a layer is often small too, and has
+    more blocks with fewer rows.
+    """
+    return (64 if width == 16 else 32) * chunk
+
+
 def matrix_product(
     pass_: str, geometry: ConvGeometry, rows: int, depth: int, chunk: int
 ) -> tuple[int, int, int]:

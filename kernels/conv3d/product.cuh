@@ -8,10 +8,13 @@
 #ifndef TILE_COLUMNS  // 8, 16 or 32 chunks; the launcher takes fewer where there are few columns
 #define TILE_COLUMNS (512 / sizeof(REAL))
 #endif
+#ifndef TILE_ROWS  // 32 chunks; the launcher takes 64 beside 16 of columns
+#define TILE_ROWS (512 / sizeof(REAL))
+#endif
 
 // A warp is 4 x 8 threads: eight neighbours read eight different chunks of the columns' operand,
 // 128 bytes and each bank once, and the same chunk of the rows' operand.
-constexpr int COLUMNS = TILE_COLUMNS, ROWS = 32 * CHUNK;
+constexpr int COLUMNS = TILE_COLUMNS, ROWS = TILE_ROWS;
 constexpr int ROWS_EACH = 2 * CHUNK, ROW_PARTS = ROWS / ROWS_EACH;
 constexpr int COLUMNS_EACH = COLUMNS < 16 * CHUNK ? CHUNK : 2 * CHUNK;
 constexpr int COLUMN_PARTS = COLUMNS / COLUMNS_EACH;

@@ -14,14 +14,27 @@ import numpy as np
 from tinyvid.geometry import ConvGeometry
 
 
-def fprop(x: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
-    """y[n,k,zpq] = sum over c,trs of x[n,c,dhv] * w[k,c,trs]."""
+def fprop(
+    x: np.ndarray,
+    w: np.ndarray,
+    geometry: ConvGeometry,
+    bias: np.ndarray | None = None,
+    relu: bool = False,
+) -> np.ndarray:
+    """y[n,k,zpq] = sum over c,trs of x[n,c,dhv] * w[k,c,trs], finished."""
     y = np.zeros(geometry.y, x.dtype)
     for cs, ks in _groups(geometry):
         for (z, p, q), (t, r, s), (d, h, v) in _meetings(geometry):
             # (N, C) @ (C, K)
             y[:, ks, z, p, q] += x[:, cs, d, h, v] @ w[ks, :, t, r, s].T
-    return y
+    return finished(y, bias, relu)
+
+
+def finished(y: np.ndarray, bias: np.ndarray | None, relu: bool) -> np.ndarray:
+    """max(0, y + bias[k]); without a bias y, without the ReLU no maximum."""
+    if bias is not None:
+        y = y + bias.reshape(-1, *(1 for _ in y.shape[2:]))
+    return np.maximum(y, y.dtype.type(0)) if relu else y
 
 
 def dgrad(gy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
@@ -53,11 +66,8 @@ def uint8_fprop(
     bias: np.ndarray | None = None,
     relu: bool = False,
 ) -> np.ndarray:
-    """y of (x / 255 - mean) / std; the bias added and the ReLU taken, where asked for."""
-    y = fprop(normalised(x, mean, std, w.dtype), w, geometry)
-    if bias is not None:
-        y += bias.reshape(-1, 1, 1, 1)
-    return np.maximum(y, 0) if relu else y
+    """y of (x / 255 - mean) / std."""
+    return fprop(normalised(x, mean, std, w.dtype), w, geometry, bias, relu)
 
 
 def uint8_wgrad(

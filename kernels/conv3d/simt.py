@@ -16,6 +16,7 @@ from tinyvid.kernels.conv3d.plan import (
     lost,
     matrix_product,
     product_columns,
+    product_rows,
     tiles,
 )
 
@@ -88,16 +89,17 @@ def _fitting(shared: int, geometry: ConvGeometry) -> int:
 def implicit_gemm(pass_: str, geometry: ConvGeometry, dtype: np.dtype) -> Plan:
     """A block for each tile of the matrix product; few tiles are cut along the sum."""
     chunk = 16 // dtype.itemsize
-    rows, depth = 32 * chunk, 4 * chunk
-    row_tiles, columns, terms = matrix_product(pass_, geometry, rows, depth, chunk)
+    columns = geometry.w[1] if pass_ == "dgrad" else geometry.w[0] // geometry.groups
     width = product_columns(columns, chunk)
+    rows, depth = product_rows(width, chunk), 4 * chunk
+    row_tiles, _, terms = matrix_product(pass_, geometry, rows, depth, chunk)
     blocks = row_tiles * tiles(columns, width * chunk) * geometry.groups
     slices = max(1, min(BLOCKS // blocks, tiles(terms, SLICE)))
-    threads = 256 if width == 32 else 128
+    threads = 128 if width == 8 else 256
     return Plan(
         blocks * slices,
         threads,
         slices=slices,
-        constants={"TILE_COLUMNS": width * chunk},
+        constants={"TILE_COLUMNS": width * chunk, "TILE_ROWS": rows},
         workspace=(lost(pass_, geometry, terms, slices),),
     )

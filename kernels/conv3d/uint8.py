@@ -16,7 +16,8 @@ import numpy as np
 
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry
-from tinyvid.kernels.conv3d import checker
+from tinyvid.kernels.conv3d import check_bias, checker
+from tinyvid.kernels.conv3d.costs import costs, directly, im2col
 from tinyvid.kernels.registry import Kernel
 
 Floats = Sequence[float]
@@ -38,11 +39,8 @@ def checks(op: str) -> tuple[Callable[..., None], Callable[..., None]]:
         name = f"{op}_fprop"
         check_xw(_as_floats(name, x, w), w, geometry)
         _check_normalisation(name, mean, std, geometry)
-        if bias is not None and (bias.shape != geometry.w[:1] or bias.dtype != w.dtype):
-            raise UserError(
-                f"{name}: bias must be {geometry.w[:1]} of {w.dtype}, "
-                f"not {bias.shape} of {bias.dtype}"
-            )
+        if bias is not None:
+            check_bias(name, w, bias)
 
     def check_wgrad(gy: Any, x: Any, mean: Floats, std: Floats, geometry: ConvGeometry) -> None:
         name = f"{op}_wgrad"
@@ -113,6 +111,11 @@ def _unfit_wgrad(gy: Any, x: Any, mean: Any, std: Any, geometry: ConvGeometry):
 
 for _kernel, _unfit in ((fprop, _unfit_fprop), (wgrad, _unfit_wgrad)):
     _pass = _kernel.pass_
-    _kernel.add("cpu/im2col", f"tinyvid.kernels.conv3d.cpu:uint8_{_pass}")
+    for _name, _module, _formula in (("im2col", "cpu", im2col), ("direct", "direct", directly)):
+        _kernel.add(
+            f"cpu/{_name}",
+            f"tinyvid.kernels.conv3d.{_module}:uint8_{_pass}",
+            cost=costs(_formula, _pass),
+        )
     _kernel.add("cuda/first_layer", f"tinyvid.kernels.conv3d.first_layer:{_pass}", unfit=_unfit)
     _kernel.add("reference", f"tinyvid.kernels.conv3d.reference:uint8_{_pass}")

@@ -29,10 +29,7 @@ def fprop(
     one = replace(geometry, x=(1, *geometry.x[1:]), y=(1, *geometry.y[1:]))
     one_pool = replace(pool, x=(1, *pool.x[1:]), y=(1, *pool.y[1:]))
     for n in range(N):
-        pooled = conv3d.fprop(x[n : n + 1], w, one)
-        if bias is not None:
-            pooled += bias.reshape(-1, 1, 1, 1)
-        np.maximum(pooled, x.dtype.type(0), out=pooled)
+        pooled = conv3d.fprop(x[n : n + 1], w, one, bias, True)
         for whole, part in zip((y, argmax), pool3d.max_fprop(pooled, one_pool), strict=True):
             whole[n] = part[0].transpose(1, 2, 3, 0)
     return y.transpose(0, 4, 1, 2, 3), argmax.transpose(0, 4, 1, 2, 3)

@@ -11,7 +11,7 @@ from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, PoolGeometry
 from tinyvid.kernels import conv3d_relu_max_pool, launch
 from tinyvid.kernels.conv3d import cuda as conv3d
-from tinyvid.kernels.conv3d.plan import Plan, tiles
+from tinyvid.kernels.conv3d.plan import SLAB, Plan, tiles
 from tinyvid.kernels.operands import (
     channels_first,
     channels_last,
@@ -31,7 +31,7 @@ def plan(geometry: ConvGeometry, pool: PoolGeometry, dtype: np.dtype | type) -> 
     rows_each, parts = 2 * chunk, 16  # as in product.cuh, and so are the numbers below
     columns = geometry.w[0] // geometry.groups
     # Totals of several slabs take registers of their own: then a thread has half as many columns.
-    one_slab = math.prod(geometry.w[1:]) <= 128
+    one_slab = math.prod(geometry.w[1:]) <= SLAB
     width = (16 if one_slab and columns > 8 * chunk else 8) * chunk
     windows = pool.y[0] * math.prod(pool.y[2:])
     row_tiles = tiles(windows, rows_each // math.prod(pool.window) * parts)
@@ -107,7 +107,7 @@ def fprop(
             specialised = device == "cuda"
         module = launch.load(FILE, constants(geometry, pool, x.dtype, specialised), device)
         how = plan(geometry, pool, x.dtype)
-        with launch.geometry_held(module, conv3d.members(geometry), specialised):
+        with launch.geometry_held(module, conv3d.members(geometry), specialised, device):
             module.get_function("conv3d_relu_max_pool_fprop")(
                 (how.blocks,), (how.threads,), [*operands, finish, y, argmax]
             )

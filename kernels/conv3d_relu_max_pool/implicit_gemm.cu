@@ -6,13 +6,15 @@
 //   neither written nor read again: of windows of four cells, a quarter of it and the offsets are.
 // - Terms are counted through taps and channels alike, so that a stage of 16 holds five taps of
 //   three channels: the layer that is worth most, the first, has no more.
-// - A sum has one block and no slices, and its total stays in registers from slab to slab.
+// - A sum has one block and no slices, and its total stays in registers from slab to slab, with
+//   what rounding takes from it (sum.cuh).
 //
 //               rows                                 columns    sum over
 //    fprop      windows n z p q, cells in a window   k          t r s c     x gathered, w
 #include "../conv3d/blocks.cuh"
 #include "../conv3d/geometry.cuh"
 #include "../conv3d/product.cuh"
+#include "../conv3d/sum.cuh"
 #include "../conv3d/windows.cuh"
 
 // The pooling window: WINDOW_T x WINDOW_R x WINDOW_S cells of the convolution's output; C3D's first,
@@ -129,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
     tables.places[i] = place_of(output_cell(block.row_tile, i, axes), axes);
   }
 
-  REAL totals[ROWS_EACH][COLUMNS_EACH] = {};
+  REAL totals[ROWS_EACH][COLUMNS_EACH] = {}, sums[ROWS_EACH][COLUMNS_EACH] = {};
   for (int begin = 0; begin < terms(); begin += SLAB * DEPTH) {
     __syncthreads();  // others may still read the last stage of the slab before, and its terms
     for (int i = threadIdx.x; i < SLAB * DEPTH; i += THREADS) {
@@ -137,7 +139,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
     }
     __syncthreads();  // the tables are written before a load looks into them
 
-    REAL sums[ROWS_EACH][COLUMNS_EACH] = {};
     const int stages = min(SLAB, tiles(terms() - begin, DEPTH));
     load(a[0], b[0], x, w, tables, block, axes, begin, 0);
     cp_async_commit();
@@ -156,7 +157,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 512 / THREADS)
 #pragma unroll
     for (int i = 0; i < ROWS_EACH; i++) {
 #pragma unroll
-      for (int j = 0; j < COLUMNS_EACH; j++) totals[i][j] += sums[i][j];
+      for (int j = 0; j < COLUMNS_EACH; j++) add_slab(totals[i][j], sums[i][j]);
     }
   }
 

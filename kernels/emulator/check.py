@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tinyvid.kernels.emulator.found import (
     UNINITIALISED,
@@ -39,10 +39,12 @@ class Report:
     launches: int = 0
     cut_short: int = 0
     _doubtful: bool = field(default=False, repr=False)  # something was found in this run
+    _run: int = field(default=0, repr=False)  # its number
 
     def begin_run(self) -> None:
         """Take the launches that follow for independent of those before."""
         self._doubtful = False
+        self._run += 1
 
     def add(self, launched: Launched) -> None:
         """Add what one launch has shown, as `Options.watch`."""
@@ -50,6 +52,7 @@ class Report:
         if self._doubtful:
             found = [f for f in found if f.kind != UNINITIALISED or f.space != "global"]
         self._doubtful |= bool(found)
+        found = [replace(f, runs=frozenset([self._run])) for f in found]
         self.findings = roots(merge([*self.findings, *found]))
         self.counts = merge_counts([*self.counts, *launched.counts])
         self.launches += 1

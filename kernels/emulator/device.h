@@ -92,8 +92,10 @@ EMULATOR_OWN inline int __syncthreads_or(int predicate,
                                          emulator::Site site = emulator::Site::here()) {
   return emulator::block_barrier_count(predicate != 0, site) != 0;
 }
-// All threads of all blocks meet; the launch must be cooperative. (On a GPU: common.cuh.)
-EMULATOR_OWN inline void grid_sync(emulator::Site site = emulator::Site::here()) {
+// All threads of all blocks meet; the launch must be cooperative. (On a GPU: common.cuh, which
+// counts the blocks in `arrivals`.)
+EMULATOR_OWN inline void grid_sync([[maybe_unused]] unsigned* arrivals,
+                                   emulator::Site site = emulator::Site::here()) {
   emulator::grid_barrier(site);
 }
 EMULATOR_OWN inline void __threadfence() { emulator::memory_fence(true); }

@@ -34,7 +34,8 @@ class Finding:
             as it is known; else None and "". other_callers: likewise. Where threads wait for each
             other in two places, other_place is the second.
         text: what is wrong, without place, block and thread.
-        count: how many accesses were found at this line.
+        count: how many accesses were found at this line. runs: in which runs, where one thing was
+            run in several orders; else empty.
     """
 
     kind: str
@@ -56,6 +57,7 @@ class Finding:
     callers: tuple[Place, ...] = ()
     other_callers: tuple[Place, ...] = ()
     count: int = 1
+    runs: frozenset[int] = frozenset()
 
     @property
     def file(self) -> str:
@@ -80,11 +82,15 @@ class Finding:
     @property
     def sentence(self) -> str:
         """What a person reads, but for the calls that led there."""
-        times = f" ({self.count} times)" if self.count > 1 else ""
+        times = f" ({self.count} times{self._runs})" if self.count > 1 else ""
         who = f"{self.kernel}, block {self.block}, thread {self.thread}"
         # What an access does is said of the thread; the runtime's words are a sentence.
         does = f" {self.text}" if self.action else f": {self.text}"
         return f"{self.place}: {self.kind}: {who}{does}{times}"
+
+    @property
+    def _runs(self) -> str:
+        return f" in {len(self.runs)} runs" if len(self.runs) > 1 else ""
 
     def __str__(self) -> str:
         callers = f" [called from {', '.join(map(str, self.callers))}]" if self.callers else ""
@@ -133,7 +139,7 @@ class AccessError(RuntimeError):
 
 
 def merge(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the findings with those of one kind, line and array made one, their counts added.
+    """Return the findings with those of one kind, line and array made one, all counts added.
 
     Two lines that race, or where threads wait for each other, are one finding, whichever of them
     comes first; the calls that led to the other end are known from where it comes second.
@@ -143,7 +149,9 @@ def merge(findings: Iterable[Finding]) -> list[Finding]:
         key = finding.key
         if key in kept:
             first = _with_other_end(kept[key], finding)
-            kept[key] = replace(first, count=first.count + finding.count)
+            kept[key] = replace(
+                first, count=first.count + finding.count, runs=first.runs | finding.runs
+            )
         else:
             kept[key] = finding
     return list(kept.values())

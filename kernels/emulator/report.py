@@ -197,11 +197,12 @@ def _finding(
 
 
 def _sentence(f: Finding, other_warp: int) -> str:
-    what = f"{f.space} {f.array or 'memory'}"
     if f.bytes <= 8 and f.offset % max(f.bytes, 1) == 0:
-        what += f" element {f.offset // max(f.bytes, 1)} (byte {f.offset} of {f.size})"
+        what = f"element {f.offset // max(f.bytes, 1)} of {_named(f)}"
+        what += f" (byte {f.offset} of {f.size})"
     else:  # of a vector; its elements may be anything
-        what += f" bytes {f.offset} to {f.offset + f.bytes - 1} of {f.size}"
+        what = f"bytes {f.offset} to {f.offset + f.bytes - 1} of {_named(f)}"
+        what += f" ({f.size} bytes)"
     if f.kind == "out of bounds":
         return f"{f.action} {f.bytes} bytes {_beyond(f)}"
     if f.kind == UNINITIALISED:
@@ -223,16 +224,20 @@ def _sentence(f: Finding, other_warp: int) -> str:
     return f"{f.action} {what}"
 
 
+def _named(f: Finding) -> str:
+    """Return the memory's name, marked as one: an array may be called `shared`."""
+    return f"{f.space} array `{f.array}`" if f.array else f"{f.space} memory"
+
+
 def _beyond(f: Finding) -> str:
     if not f.space:
         return "where the kernel has no memory at all"
-    name = f"{f.space} {f.array}" if f.array else f"{f.space} memory"
     element = ""
     if f.bytes in (4, 8) and f.offset % f.bytes == f.size % f.bytes == 0:
         element = f": element {f.offset // f.bytes} of {f.size // f.bytes}"
     if f.offset < 0:
-        return f"at byte {f.offset}, before the start of {name} ({f.size} bytes){element}"
-    return f"at byte {f.offset} of {name}, which has {f.size}{element}"
+        return f"at byte {f.offset}, before the start of {_named(f)} ({f.size} bytes){element}"
+    return f"at byte {f.offset} of {_named(f)}, which has {f.size}{element}"
 
 
 def _other(f: Finding, warp: int) -> str:

@@ -85,9 +85,6 @@ def fprop(
         step: of the ladder, a key of `STEPS`. device: `cuda` or `emulator`.
         specialised: compile H and the products' sizes in; by default on a GPU only.
 
-    On a GPU, launches of `persistent` must follow one another in one stream: the blocks of two
-    at once would count each other at their barrier.
-
     Raises:
         UserError: shapes, dtypes or devices do not fit, the step cannot take the sizes, or there
             is not enough memory.
@@ -256,11 +253,13 @@ class _Run:
         )
         sizes = (*self.ends, *map(np.int32, (self.N, self.L, self.H)))
         reverse = bool(self.ends[1])
-        each: list[tuple[int, ...]] = [(self.L - 1 - read if reverse else read,) for read in reads]
+        each: list[list[Any]]
+        each = [[np.int32(self.L - 1 - read if reverse else read)] for read in reads]
         if STEPS[self.step].once:
-            each = [self.plan.args]
+            arrivals = launch.zeros((1,), np.uint32, self.device)  # at the barrier of the grid
+            each = [[*map(np.int32, self.plan.args), arrivals]]
         for numbers in each:
-            args = [*before, *sizes, *map(np.int32, numbers), *after]
+            args = [*before, *sizes, *numbers, *after]
             kernel((self.plan.blocks,), (self.plan.threads,), args, shared_mem=self.plan.shared)
 
     def rows(self, source: Any, first: Any) -> Any:

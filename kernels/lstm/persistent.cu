@@ -26,10 +26,13 @@ template <int ROWS> struct Share {
   States* ring;
   Parts<ROWS>* parts;       // one for each team
   const REAL** rows;
+  unsigned* arrivals;       // the counter of `grid_sync`
 
   __device__ __forceinline__ Share(const Layer& layer, int depth, int units, int held,
-                                   REAL* shared, const REAL** rows)
-      : layer(layer), depth(depth), units(units), held(held), weights(shared), rows(rows) {
+                                   REAL* shared, const REAL** rows,
+                                   unsigned* arrivals)
+      : layer(layer), depth(depth), units(units), held(held), weights(shared), rows(rows),
+        arrivals(arrivals) {
     unit_tiles = tiles(layer.H, units), slices = gridDim.x / unit_tiles;
     unit0 = blockIdx.x % unit_tiles * units, slice = blockIdx.x / unit_tiles;
     pitch = (tiles(depth, CHUNK) | 1) * CHUNK;  // an odd number of chunks: see PITCH
@@ -81,7 +84,7 @@ template <int ROWS> struct Share {
   // Between steps: all blocks that share sequences wait for each other's states.
   __device__ __forceinline__ void wait() const {
     if (unit_tiles > 1) {
-      grid_sync();
+      grid_sync(arrivals);
     } else {
       __syncthreads();  // the block's own states are all that it needs
     }
@@ -91,11 +94,11 @@ template <int ROWS> struct Share {
 extern "C" __global__ void __launch_bounds__(MOST_TEAMS* TEAM, 1)
     lstm_fprop_persistent(const REAL* w_hh, const REAL* h0, const REAL* c0,
                           const long long* lengths, int reverse, int N, int L, int H, int units,
-                          int held, REAL* gates, REAL* h, REAL* c) {
+                          int held, unsigned* arrivals, REAL* gates, REAL* h, REAL* c) {
   extern __shared__ __align__(16) REAL shared[];
   __shared__ const REAL* rows[SEQUENCES];
   const Layer layer = {N, L, hidden_units(H), lengths, reverse};
-  const Share<GATES> share(layer, layer.H, units, held, shared, rows);
+  const Share<GATES> share(layer, layer.H, units, held, shared, rows, arrivals);
   const int chunks = tiles(layer.H, CHUNK);
   for (int i = threadIdx.x; i < GATES * units * chunks; i += blockDim.x) {
     const int term = i % chunks * CHUNK, gate = i / chunks % GATES, unit = i / chunks / GATES;
@@ -120,13 +123,13 @@ extern "C" __global__ void __launch_bounds__(MOST_TEAMS* TEAM, 1)
 extern "C" __global__ void __launch_bounds__(MOST_TEAMS* TEAM, 1)
     lstm_bprop_persistent(const REAL* w_hh, const REAL* gh, const REAL* gc, const REAL* c0,
                           const long long* lengths, int reverse, int N, int L, int H, int units,
-                          int held, const REAL* c, const REAL* gates, REAL* ga, REAL* gh0,
-                          REAL* gc0) {
+                          int held, unsigned* arrivals, const REAL* c, const REAL* gates,
+                          REAL* ga, REAL* gh0, REAL* gc0) {
   extern __shared__ __align__(16) REAL shared[];
   __shared__ const REAL* rows[SEQUENCES];
   const Layer layer = {N, L, hidden_units(H), lengths, reverse};
   const int depth = GATES * layer.H;
-  const Share<1> share(layer, depth, units, held, shared, rows);
+  const Share<1> share(layer, depth, units, held, shared, rows, arrivals);
   for (int i = threadIdx.x; i < units * depth; i += blockDim.x) {
     const int unit = i % units, term = i / units;  // neighbours read what lies side by side
     const bool inside = share.unit0 + unit < layer.H;

@@ -181,6 +181,8 @@ for _kernel in (max_fprop, max_dgrad, max_gather, avg_fprop, avg_dgrad):
     _kernel.add("cpu/channels_last", f"tinyvid.kernels.pool3d.cpu:{_function}")
     # Steps of the ladder in CUDA C++, the one to prefer first.
     _steps = ("four_channels", "naive")
+    if _kernel.pass_ == "gather":
+        _steps = ("naive", "four_channels")  # in the fewest sectors: see cuda.py
     for _step in ("disjoint_windows", *_steps) if _kernel.pass_ == "dgrad" else _steps:
         _kernel.add(
             f"cuda/{_step}",

@@ -1,7 +1,8 @@
 """3-D pooling on the CPU: Numba loops over channels-last memory (`cpu/channels_last`).
 
 Memory is `N D H W C`, so that the innermost loop runs over the channels of one cell: it is
-contiguous, has no branch, and compiles to vector instructions whatever the window is.
+contiguous, has no branch, and compiles to vector instructions whatever the window is. Where
+channels are few, and for what needs no comparison, it runs over a whole line: see `rows.py`.
 
 Backward passes are written as gathers: each input cell asks which windows cover it and adds
 up what they send, in a fixed order. No two threads ever write to the same place, so nothing
@@ -17,13 +18,14 @@ import numpy as np
 
 from tinyvid.geometry import PoolGeometry
 from tinyvid.kernels.jit import njit
-from tinyvid.kernels.pool3d import argmax_dtype
+from tinyvid.kernels.memory import empty
+from tinyvid.kernels.pool3d import argmax_dtype, rows
+from tinyvid.kernels.pool3d.rows import larger
 from tinyvid.kernels.threads import parallel_for
 
 CHUNK = 64 * 1024  # elements that are worth a trip to another thread
-# A vector of bytes has four times the lanes of a vector of floats. With fewer channels than
-# that, a loop over both is not vectorised, and wider offsets pay.
-FEW_CHANNELS = 32
+# Channels of which a loop is mostly its beginning and its end, so that rows are compared instead.
+FEW_CHANNELS = 16
 
 
 # ---------------------------------------------------------------- tables, one an axis
@@ -62,6 +64,23 @@ def _covers(geometry: PoolGeometry) -> tuple[np.ndarray, ...]:
         counts = [len(r) for r in readers]
         pairs = np.array([p for r in readers for p in r], np.int64).reshape(-1, 2)
         tables += [np.cumsum([0, *counts]), pairs[:, 0].copy(), pairs[:, 1].copy()]
+    return tuple(tables)
+
+
+@lru_cache(maxsize=256)
+def _readers(geometry: PoolGeometry) -> tuple[np.ndarray, ...] | None:
+    """For each axis a table with the (window, tap) that reads each cell, or (-1, -1).
+
+    None if a cell is read more than once.
+    """
+    tables = []
+    for offset, windows, taps in zip(*[iter(_covers(geometry))] * 3, strict=True):
+        counts = np.diff(offset)
+        if counts.max() > 1:
+            return None
+        table = np.full((len(counts), 2), -1)
+        table[counts == 1] = np.stack([windows, taps], axis=1)
+        tables.append(table)
     return tuple(tables)
 
 
@@ -104,7 +123,7 @@ def _read_only(a: np.ndarray) -> np.ndarray:
 def _empty(shape: tuple[int, ...], dtype) -> np.ndarray:
     """Return an uninitialised N D H W C array for the logical shape N C D H W."""
     n, c, d, h, w = shape
-    return np.empty((n, d, h, w, c), dtype)
+    return empty((n, d, h, w, c), dtype)
 
 
 def _logical(a: np.ndarray) -> np.ndarray:
@@ -115,6 +134,11 @@ def _logical(a: np.ndarray) -> np.ndarray:
 def _cells(a: np.ndarray) -> np.ndarray:
     """View N D H W C memory as a table with a row of channels for each cell."""
     return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+
+
+def _lines(a: np.ndarray) -> np.ndarray:
+    """View N D H W C memory as a table with a row for each line (n, d, h)."""
+    return a.reshape(math.prod(a.shape[:3]), a.shape[3] * a.shape[4])
 
 
 def _over_lines(loop, shape: tuple[int, ...], *args) -> None:
@@ -134,12 +158,14 @@ def max_fprop(x: np.ndarray, geometry: PoolGeometry) -> tuple[np.ndarray, np.nda
     x = _channels_last(x)
     y = _empty(geometry.y, x.dtype)
     argmax = _empty(geometry.y, argmax_dtype(geometry))
+    few = x.shape[-1] < FEW_CHANNELS
+    loop, table = (rows.max_fprop, _lines) if few else (_max_fprop, _cells)
     _over_lines(
-        _max_fprop,
+        loop,
         geometry.y,
-        _cells(y),
-        _cells(argmax),
-        _cells(x),
+        table(y),
+        table(argmax),
+        table(x),
         *_windows(geometry),
         geometry.x[2:],
         geometry.window,
@@ -186,36 +212,24 @@ def _compare_four(y, out, at, x, cells, offsets, i, last):
     i0, i1, i2, i3 = cells[i], cells[j], cells[k], cells[m]
     o0, o1, o2, o3 = offsets[i], offsets[j], offsets[k], offsets[m]
     for c in range(y.shape[1]):
-        best = _larger(y[out, c], at[c], x[i0, c], o0)
-        best = _larger(best[0], best[1], x[i1, c], o1)
-        best = _larger(best[0], best[1], x[i2, c], o2)
-        y[out, c], at[c] = _larger(best[0], best[1], x[i3, c], o3)
-
-
-@njit(nogil=True, cache=True)
-def _larger(best, at, cell, offset):
-    # NaN is larger than everything, and the last one stays, as in PyTorch.
-    larger = (cell > best) | (cell != cell)
-    # A mask of all ones or all zeros instead of an if, for the compiler to see a vector.
-    return cell if larger else best, at ^ ((at ^ offset) & -np.int32(larger))
+        best = larger(y[out, c], at[c], x[i0, c], o0)
+        best = larger(best[0], best[1], x[i1, c], o1)
+        best = larger(best[0], best[1], x[i2, c], o2)
+        y[out, c], at[c] = larger(best[0], best[1], x[i3, c], o3)
 
 
 def max_dgrad(gy: np.ndarray, argmax: np.ndarray, geometry: PoolGeometry) -> np.ndarray:
     """Add up, for each input cell, what the windows send whose argmax it was."""
     gx = _empty(geometry.x, gy.dtype)
-    argmax = _channels_last(argmax)
-    if gx.shape[-1] < FEW_CHANNELS:
-        argmax = _read_only(argmax.astype(np.int32))
-    _over_lines(
-        _max_dgrad,
-        geometry.x,
-        _cells(gx),
-        _cells(_channels_last(gy)),
-        _cells(argmax),
-        *_covers(geometry),
-        geometry.y[2:],
-        geometry.window,
-    )
+    gy, argmax = _channels_last(gy), _channels_last(argmax)
+    readers = _readers(geometry)
+    sizes = (geometry.y[2:], geometry.window)
+    if readers is not None:
+        loop, shape = rows.max_dgrad, geometry.x
+        _over_lines(loop, shape, _lines(gx), _lines(gy), _lines(argmax), *readers, *sizes)
+    else:
+        tables = (*_covers(geometry), *sizes)
+        _over_lines(_max_dgrad, geometry.x, _cells(gx), _cells(gy), _cells(argmax), *tables)
     return _logical(gx)
 
 
@@ -279,33 +293,12 @@ def _max_gather(begin, end, y, argmax, x, zs, ps, qs, ahead, size):
 def avg_fprop(
     x: np.ndarray, geometry: PoolGeometry, count_include_pad: bool, divisor_override: int | None
 ) -> np.ndarray:
-    """Add up the cells of each window, all channels of a cell at once, and divide."""
+    """Add up the rows of each window, then its columns, and divide."""
     x = _channels_last(x)
     y = _empty(geometry.y, x.dtype)
     tables = (*_windows(geometry), *_divisors(geometry, count_include_pad, divisor_override))
-    _over_lines(_avg_fprop, geometry.y, _cells(y), _cells(x), *tables, geometry.x[2:])
+    _over_lines(rows.avg_fprop, geometry.y, _lines(y), _lines(x), *tables, geometry.x[2:])
     return _logical(y)
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def _avg_fprop(begin, end, y, x, zs, ps, qs, z_count, p_count, q_count, size):
-    for line in range(begin, end):
-        nz, p = divmod(line, len(ps))
-        n, z = divmod(nz, len(zs))
-        for q in range(len(qs)):
-            out = line * len(qs) + q
-            for c in range(y.shape[1]):
-                y[out, c] = 0
-            for t in range(zs[z, 1], zs[z, 2]):
-                for r in range(ps[p, 1], ps[p, 2]):
-                    row = ((n * size[0] + zs[z, 0] + t) * size[1] + ps[p, 0] + r) * size[2]
-                    for s in range(qs[q, 1], qs[q, 2]):
-                        cell = row + qs[q, 0] + s
-                        for c in range(y.shape[1]):
-                            y[out, c] += x[cell, c]
-            divisor = y.dtype.type(z_count[z] * p_count[p] * q_count[q])
-            for c in range(y.shape[1]):
-                y[out, c] /= divisor
 
 
 def avg_dgrad(
@@ -317,23 +310,5 @@ def avg_dgrad(
     divisor = z[:, None, None] * p[:, None] * q  # (Z, P, Q)
     shares = _channels_last(gy) / divisor[..., None].astype(gy.dtype)  # (N, Z, P, Q, C)
     tables = (*_covers(geometry), geometry.y[2:])
-    _over_lines(_avg_dgrad, geometry.x, _cells(gx), _cells(shares), *tables)
+    _over_lines(rows.avg_dgrad, geometry.x, _lines(gx), _lines(shares), *tables)
     return _logical(gx)
-
-
-@njit(nogil=True, cache=True)
-def _avg_dgrad(begin, end, gx, shares, d_at, zs, ts, h_at, ps, rs, w_at, qs, ss, size):
-    depth, height, width = len(d_at) - 1, len(h_at) - 1, len(w_at) - 1
-    for line in range(begin, end):
-        nd, h = divmod(line, height)
-        n, d = divmod(nd, depth)
-        for w in range(width):
-            cell = line * width + w
-            for c in range(gx.shape[1]):
-                gx[cell, c] = 0
-            for i in range(d_at[d], d_at[d + 1]):
-                for j in range(h_at[h], h_at[h + 1]):
-                    row = ((n * size[0] + zs[i]) * size[1] + ps[j]) * size[2]
-                    for k in range(w_at[w], w_at[w + 1]):
-                        for c in range(gx.shape[1]):
-                            gx[cell, c] += shares[row + qs[k], c]

@@ -5,12 +5,21 @@ launched with a thread for each element of the result (`naive`), for four channe
 four channels of a window and all its cells (`disjoint_windows`). None needs atomics or shared
 memory, and sums have a fixed order.
 
-Global memory is moved in 32-byte sectors. With channels a multiple of eight, every kernel but
-gather moves only sectors that it uses whole; with multiples of four that are not, a cell ends
-within a sector, which its neighbour's load fetches again from the cache. fprop of windows that do
-not overlap reads x once and writes y and argmax once; `disjoint_windows` reads gy and argmax once
-and writes gx once. Where windows overlap, a number is loaded once for each window that has it,
-from the cache but for the first time. What gather reads depends on argmax.
+Global memory is moved in 32-byte sectors, of eight floats. With channels a multiple of eight,
+every kernel but gather moves only sectors that it uses whole. fprop of windows that do not
+overlap reads x once and writes y and argmax once; `disjoint_windows` reads gy and argmax once and
+writes gx once. Where windows overlap, a number is loaded once for each window that has it, from
+the cache but for the first time.
+
+With C a multiple of four but not of eight, a cell of x begins or ends within a sector, whose other
+half is a neighbour's that another tap of the loop takes: for a cell of C / 8 sectors
+(C + 4) / 8 are asked for, and one more where a cell that begins within a sector falls into two
+warps. That is twice the fewest for 4 channels, and at most (C + 12) / C for more.
+
+gather reads one cell of x for each window and channel, where argmax says. The fewest sectors for
+the eight channels of a window that share a sector are as many as they have different argmaxes.
+`naive` asks for just these, as eight neighbouring threads in one load; `four_channels` takes two
+of the eight at a load, so that they ask for a sector up to four times. So `naive` is preferred.
 """
 
 from __future__ import annotations
@@ -213,7 +222,7 @@ def _run(
             specialised = device == "cuda"
         file = launch.KERNELS / "pool3d" / STEPS[step].file
         module = launch.load(file, constants(geometry, dtype, specialised), device)
-        with launch.geometry_held(module, members(geometry), specialised):
+        with launch.geometry_held(module, members(geometry), specialised, device):
             module.get_function(f"pool3d_{pass_}_{step}")(
                 (_blocks(step, pass_, geometry),), (THREADS,), [*operands, *results, *numbers]
             )

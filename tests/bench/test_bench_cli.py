@@ -55,6 +55,7 @@ def test_help_fits():
 def test_a_run_and_its_files(tmp_path):
     result = run(
         *("conv3d", "--case", "plain", "--pass", "fprop", "--peer", "numpy"),
+        *("--variant", "cpu/im2col"),
         *("--seconds", "1", "--out", tmp_path),
     )
     assert result.exit_code == 0, result.output
@@ -70,6 +71,16 @@ def test_a_run_and_its_files(tmp_path):
     same = run("compare", tmp_path / "conv3d.json", tmp_path / "conv3d.json")
     assert same.exit_code == 0
     assert re.search(r"conv3d fprop plain cpu/im2col +1\.00 .*\(by numpy\)", same.output)
+
+
+def test_whole_operations():
+    given = ("conv3d", "--whole", "--case", "plain", "--peer", "none", "--seconds", "0.05")
+    result = run(*given)
+    assert result.exit_code == 0, result.output
+    for line in ("conv3d forward plain", "conv3d forward+backward plain"):
+        assert line in result.output.splitlines()
+    one = run(*given, "--pass", "forward", "--check").output
+    assert re.findall(r"  tinyvid +(\w+)", one) == ["right"]
 
 
 def test_a_wrong_variant_fails_the_run(monkeypatch):
@@ -96,6 +107,9 @@ def test_a_wrong_variant_fails_the_run(monkeypatch):
         (("conv3d", "--peer", "toch"), "Did you mean 'torch'?"),
         (("conv3d", "--seconds", "0"), "--seconds 0: more than 0"),
         (("conv3d", "--with", "nowhere.py"), "--with nowhere.py: no such file"),
+        (("conv3d", "--whole", "--ladder"), "--whole runs what the operation chooses"),
+        (("conv3d", "--whole", "--pass", "fprop"), "a whole operation has forward and"),
+        (("conv2d_uint8", "--whole"), "conv2d_uint8 cannot be timed as a whole"),
         (("models", "c3f"), "no network is called 'c3f'. Did you mean 'c3d'?"),
         (("models", "--pass", "backward"), "step or forward"),
         (("models", "c3d", "--batch", "0"), "--batch 0: at least 1"),
@@ -212,5 +226,10 @@ def test_pipeline(monkeypatch, tmp_path):
     result = run("pipeline", "--data", folder, *sizes, "--seconds", "0.01", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert re.search(r"\d+ clips a second", result.output)
+    assert len(re.findall(r"\d+ clips a second", result.output)) == 3
     assert "of the time spent waiting for data" in result.output
+    assert "in the first epoch" in result.output
     assert all(one.first(OURS) for one in read(tmp_path / "pipeline.json").measured)
+    result = run("pipeline", "--data", folder, *sizes, "--seconds", "0.01", "--memory", "0")
+    assert "do not fit into --memory 0" in result.output
+    assert len(re.findall(r"\d+ clips a second", result.output)) == 2

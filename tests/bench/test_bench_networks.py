@@ -10,7 +10,8 @@ from tinyvid.bench import networks, pipeline
 from tinyvid.bench.gpu import EventTimer
 from tinyvid.bench.networks import measure_network
 from tinyvid.bench.pipeline import loader, measure_decoding, measure_waiting
-from tinyvid.data import open_data
+from tinyvid.bench.timing import LEAST_ROUNDS
+from tinyvid.data import open_data, write_verbs
 from tinyvid.errors import UserError
 from tinyvid.summary import summarise, total
 
@@ -59,6 +60,37 @@ def test_a_network_that_computes_something_else_has_no_time(monkeypatch, when):
     assert line.seconds == []
 
 
+@pytest.mark.parametrize(
+    ("name", "training", "clip", "options"),
+    [
+        ("c3d", True, (3, 16, 16, 16), {"width": 2, "hidden": 4, "dropout": 0.0}),
+        ("c3d", False, (3, 16, 16, 16), {"width": 2, "hidden": 4, "dropout": 0.0}),
+        ("multires", False, (3, 2, 32, 36), {"width": 2}),
+        ("karpathy_multires", False, (3, 1, 60, 62), {"width": 2, "hidden": 4}),
+        ("karpathy_slow_fusion", True, (3, 10, 59, 59), {"width": 2, "hidden": 4, "dropout": 0.0}),
+    ],
+)
+def test_networks_have_twins_in_pytorch(name, training, clip, options):
+    pytest.importorskip("torch")
+    model = networks.models.build(name, 3, clip, **options).train(training)
+    clips = np.random.default_rng(0).standard_normal((2, *clip), np.float32)
+    labels = np.array([0, 2])
+    assert networks.fault(model, clips, labels, torch=True, exact=True) is None
+    assert networks.fault(model, clips, labels, torch=True, exact=False) is None
+
+
+def test_a_network_that_pytorch_has_not_is_compared_with_our_own_float64(monkeypatch):
+    pytest.importorskip("torch")
+    from tinyvid.bench import torch_networks
+
+    monkeypatch.setattr(torch_networks, "_SHELLS", {})
+    measured = small(NAME, "forward")
+    (line,) = measured.lines
+    assert line.note == "not beside PyTorch's: no Sequential in PyTorch is written down here"
+    assert measured.checked == "the same network in float64"
+    assert (line.fault, bool(line.seconds)) == (None, True)
+
+
 def test_pytorch_has_the_same_loss_and_gradients():
     pytest.importorskip("torch")
     for pass_ in networks.PASSES:
@@ -96,7 +128,11 @@ def test_clips_a_second(videos):
     assert line.fault is None
     assert len(line.seconds) >= 6
     assert line.seconds == pytest.approx([0.5 / 8] * len(line.seconds))  # two batches a window
-    assert measured.case == "4×16×16, 2 workers"
+    assert measured.case == "4×16×16, random, 2 workers"
+    tested = measure_decoding(loader(videos, (4, 16), 4, 0, train=False), 3.0, Clock(0.25))
+    assert tested.case == "4×16×16, 10 of each video, 0 workers"
+    assert tested.lines[0].fault is None
+    assert tested.lines[0].seconds
 
 
 def test_threads_that_make_other_clips_fail(videos, monkeypatch):
@@ -125,7 +161,22 @@ def test_videos_are_written_where_there_are_none(tmp_path):
     folder = pipeline.written_videos(tmp_path, each=1, frames=3)
     found = open_data(folder)
     assert len(found.videos) == 8
-    assert found.probe(found.videos[0]).frames == 3
+    info = found.probe(found.videos[0])
+    assert (info.frames, info.height, info.width, info.codec) == (3, 240, 320, "h264")
+
+
+def test_videos_kept_in_memory_are_decoded_before_and_told_apart(tmp_path):
+    found = open_data(write_verbs(tmp_path, 1, frames=6, size=32))
+    source = loader(found, (4, 32), batch=2, workers=0, memory=1 << 20)
+    assert source.keeps
+    decoding = measure_decoding(source, 1.0, Clock(0.25))
+    assert decoding.case == "4×32×32, random, kept in memory, 0 workers"
+    assert len(source._memory._kept) == 8
+    measured, share = measure_waiting(source, NAME, 1.0, Clock(0.25))
+    (line,) = measured.lines
+    assert share == pytest.approx(0.5)
+    assert line.note == "50.0% of the time spent waiting for data, 50.0% in the first epoch"
+    assert len(line.seconds) == LEAST_ROUNDS
 
 
 def test_on_a_gpu_each_call_is_between_two_events_after_the_cache_was_overwritten(monkeypatch):

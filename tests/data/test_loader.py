@@ -1,5 +1,6 @@
 """Batches: complete, repeatable whatever the number of workers, and nothing left running."""
 
+import dataclasses
 import gc
 import threading
 import time
@@ -19,6 +20,7 @@ from tinyvid.data import (
     open_data,
     uniform_clips,
 )
+from tinyvid.data.memory import FrameMemory
 from tinyvid.data.sets import Video
 from tinyvid.errors import UserError
 
@@ -181,6 +183,50 @@ def test_the_cache_gives_the_same_clips(files, tmp_path):
     assert_same(load(tmp_path / "cache"), want)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_videos_kept_in_memory_give_the_same_clips_and_are_read_once(files, workers):
+    reads = []
+
+    class Counting(type(files)):
+        def read(self, video, frames=None, short_side=None):
+            reads.append((video.name, frames is None))
+            return super().read(video, frames, short_side)
+
+    def load(memory, train=True):
+        loader = ClipLoader(
+            watched, SPEC, batch_size=3, train=train, clips_per_video=2, workers=workers,
+            augment=AUGMENT, memory=memory,
+        )  # fmt: skip
+        return [batch for epoch in (0, 1) for batch in batches(loader, epoch)]
+
+    watched = files.subset(range(7))
+    watched.__class__ = Counting
+    enough = sum(3 * files.probe(v).frames * 24 * 32 for v in files.videos)
+    want = load(0)
+    assert len(reads) == 28
+    reads.clear()
+    assert_same(load(enough), want)
+    assert sorted(reads) == [(f"{'ab'[i % 2]}/{i}.mp4", True) for i in (0, 2, 4, 6, 1, 3, 5)]
+    reads.clear()
+    assert_same(load(enough - 1), want)  # not all of them fit: none is kept
+    assert len(reads) == 28
+    reads.clear()
+    load(enough, train=False)
+    assert not any(whole for _, whole in reads)
+
+
+def test_a_video_in_memory_cannot_be_changed_and_a_damaged_one_says_so(files, tmp_path):
+    kept = FrameMemory(files, 24)
+    with pytest.raises(ValueError, match="read-only"):
+        kept.frames(files.videos[0])[:] = 0
+    gone = FrameMemory(files, 24)
+    missing = dataclasses.replace(files.videos[0], path=str(tmp_path / "gone.mp4"))
+    files._infos[missing.path] = files.probe(files.videos[0])
+    for _ in range(2):
+        with pytest.raises(VideoError, match=r"gone\.mp4: no such file"):
+            gone.frames(missing)
+
+
 def test_short_videos_are_padded_not_dropped(files):
     spec = ClipSpec(frames=12, size=(24, 24), pad_policy="repeat_last")
     for train in (True, False):
@@ -297,6 +343,7 @@ def test_a_file_that_vanishes_is_named(tmp_path):
         ({"workers": -1}, "workers"),
         ({"prefetch": 0}, "prefetch"),
         ({"seed": -1}, "seed"),
+        ({"memory": -1}, "memory"),
         ({"crops": 2}, "crops must be 1"),
         ({"crops": 3}, "in testing, 3"),
     ],

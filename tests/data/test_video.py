@@ -12,7 +12,7 @@ from compare import assert_close
 from video_files import number_of, numbered, turn_mp4, write_sound, write_video
 
 from tinyvid.data import VideoError, probe, read_frames, verb_video
-from tinyvid.data.video import _read_from_keys, iter_frames, scaled_size
+from tinyvid.data.video import _Decoder, _Picture, _read_from_keys, iter_frames, scaled_size
 from tinyvid.errors import UserError
 
 CODECS = {
@@ -81,6 +81,19 @@ def test_key_frames_are_used_where_they_can_be(tmp_path):
     assert len(info.keys) >= 3
     late = np.array([info.keys[-2], info.keys[-1] + 1])
     assert list(_read_from_keys(path, late, None, info)) == late.tolist()
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "mpeg4")])
+def test_what_no_frame_refers_to_is_not_decoded(tmp_path, name, codec):
+    path = write_video(tmp_path / name, numbered(40), codec=codec, gop=40)
+    frames, info = read_frames(path), probe(path)
+    assert info.keys[0] == 0
+    with _Decoder(path) as decoder:
+        decoder.only = {info.pts[38]}
+        seen = {frame.pts: frame for frame in decoder.frames()}
+        assert len(seen) < 30
+        last = _Picture(None)(seen[info.pts[38]])
+    assert_close(last, frames[38])
 
 
 def test_seeks_that_miss_fall_back_on_decoding_from_the_start(tmp_path):

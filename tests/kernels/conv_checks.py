@@ -6,6 +6,8 @@ from functools import cache
 import numpy as np
 import pytest
 from compare import assert_close
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.dispatcher import Dispatcher
 
 from tinyvid import kernels
 from tinyvid.kernels.conv3d.cases import ConvCase
@@ -128,21 +130,47 @@ def check_trilinear(op: str, case: ConvCase, variants: dict[str, str]) -> None:
     assert np.vdot(gw, given["w"]) == pytest.approx(form, abs=1e-12 * size)
 
 
+def check_finish(op: str, variant: str, case: ConvCase, dtype) -> None:
+    """Assert that fprop adds its bias, takes the ReLU, does both, and keeps NaN."""
+    x, w, _ = arguments(case, dtype).values()
+    bias = np.arange(case.w[0], dtype=dtype) - case.w[0] // 2
+    wide = np.full(2 * bias.size, np.nan, dtype)
+    wide[::2] = bias
+    fprop = getattr(kernels, f"{op}_fprop")
+    plain = expected(op, "fprop", case, dtype)
+    biased = plain + bias.reshape(-1, *[1] * (plain.ndim - 2))
+    zero = dtype(0)
+    assert (biased < 0).any() or biased.size < 2
+    with kernels.use(**{fprop.name: variant}):
+        assert_close(fprop(x, w, case.geometry, bias), biased)
+        assert_close(fprop(x, w, case.geometry, wide[::2]), biased)
+        assert_close(fprop(x, w, case.geometry, None, True), np.maximum(plain, zero))
+        got = fprop(x, w, case.geometry, bias, True)
+        assert_close(got, np.maximum(biased, zero))
+        assert np.moveaxis(got, 1, -1).flags.c_contiguous
+        bias[0] = np.nan
+        assert np.isnan(fprop(x, w, case.geometry, bias, True)[:, 0]).all()
+
+
 def small(cases: list[ConvCase]) -> list:
     """The cases that a reference can take, as test parameters."""
     return [pytest.param(case, id=case.name) for case in cases if not case.large]
 
 
 def variants_of(op: str) -> list[str]:
-    """The variants that run here, but for the reference."""
-    kernel = getattr(kernels, f"{op}_fprop")
-    return [name for name in kernel.variants if name.startswith("cpu/")]
+    """The variants that run here and take every case, but for the reference."""
+    variants = getattr(kernels, f"{op}_fprop").variants.values()
+    return [v.name for v in variants if v.target == "cpu" and v.unfit is None]
 
 
 @pytest.fixture
 def poisoned(monkeypatch):
-    """Fill every `np.empty` with NaN, so that an element never written fails."""
-    empty = np.empty
+    """Fill every `np.empty` with NaN, so that an element never written fails.
+
+    A function that Numba compiles meanwhile finds NumPy's own: any other it does not know, and
+    would not forget.
+    """
+    empty, compile_ = np.empty, Dispatcher.compile
 
     def poison(*args, **kwargs):
         array = empty(*args, **kwargs)
@@ -150,4 +178,13 @@ def poisoned(monkeypatch):
             array.fill(np.nan)
         return array
 
+    def with_numpys_own(self, signature):
+        with global_compiler_lock:  # other threads compile before or after
+            now, np.empty = np.empty, empty
+            try:
+                return compile_(self, signature)
+            finally:
+                np.empty = now
+
     monkeypatch.setattr(np, "empty", poison)
+    monkeypatch.setattr(Dispatcher, "compile", with_numpys_own)

@@ -6,6 +6,8 @@ NumPy would take a negative index from the end, and the simulator hands out shar
 Here an index out of range fails, and what was never written is NaN, in shared memory too.
 """
 
+from dataclasses import replace
+
 import cupy_stand_in
 import numpy as np
 import pytest
@@ -23,6 +25,11 @@ from tinyvid.kernels.conv3d import numba_cuda as conv3d
 from tinyvid.kernels.conv3d.cases import CASES as CONV3D
 from tinyvid.kernels.conv3d.cases import ConvCase
 from tinyvid.kernels.conv3d.plan import OUTPUT
+from tinyvid.kernels.flow import TVL1, reference
+from tinyvid.kernels.flow.cases import Case
+from tinyvid.kernels.flow.launches import frames
+from tinyvid.kernels.flow.numba_cuda import naive_tvl1, tiled_tvl1
+from tinyvid.kernels.flow.numba_tiled import INNER
 from tinyvid.kernels.numba_launch import cuda, run
 from tinyvid.kernels.registry import simulated
 
@@ -112,7 +119,7 @@ def test_conv3d_takes_any_order_in_memory(pass_):
     first, second = TAKES[pass_]
     for (_, a), (_, b) in zip(layouts(given[first]), layouts(given[second]), strict=True):
         a.flags.writeable = b.flags.writeable = False
-        got = getattr(conv3d, pass_)(a, b, case.geometry, step="naive", device="emulator")
+        got = conv3d.run(pass_, a, b, case.geometry, step="naive", device="emulator")
         assert_close(got, expected("conv3d", pass_, case, np.float32))
 
 
@@ -123,7 +130,7 @@ def test_conv3d_takes_no_clips(step, pass_):
     empty = type(case)("empty", (0, *case.x[1:]), case.w)
     given = arguments(empty, np.float32)
     arrays = [given[letter] for letter in TAKES[pass_]]
-    got = getattr(conv3d, pass_)(*arrays, empty.geometry, step=step, device="emulator")
+    got = conv3d.run(pass_, *arrays, empty.geometry, step=step, device="emulator")
     assert_close(got, np.zeros(getattr(empty.geometry, OUTPUT[pass_]), np.float32))
 
 
@@ -133,7 +140,7 @@ def test_conv3d_sums_keep_what_rounding_takes():
     x[:, 0] = 1
     case = ConvCase("sum", x.shape, (1, 65, 1, 1, 1))
     w = np.ones(case.w, np.float32)
-    y = conv3d.fprop(x, w, case.geometry, step="naive", device="emulator")
+    y = conv3d.run("fprop", x, w, case.geometry, step="naive", device="emulator")
     assert y[0, 0, 0, 0, 0] == np.float32(1 + 64 * 2.0**-25)
     plain = np.float32(1)
     for term in x[0, 1:, 0, 0, 0]:
@@ -163,7 +170,7 @@ def test_conv2d(step, pass_, case):
     assert_close(got, expected("conv2d", pass_, case, np.float32))
 
 
-# ---- pooling and the LSTM ------------------------------------------------------------------------
+# ---- pooling, the LSTM, optical flow -------------------------------------------------------------
 
 
 SMALL = {
@@ -178,6 +185,8 @@ SMALL = {
         "float32": ("one hidden unit", "unequal lengths, reversed"),
         "float64": ("all ones", "none reaches the end"),
     },
+    "tvl1": {"float32": ("two warps",), "float64": ("a row of pixels more",)},
+    "horn_schunck": {"float32": ("two iterations, no median",), "float64": ("least",)},
 }
 PROBLEMS = [
     pytest.param(kernel, problem, dtype, id=f"{kernel.name}-{problem.name}-{dtype}")
@@ -191,12 +200,30 @@ PROBLEMS = [
 @pytest.mark.parametrize(("kernel", "problem", "dtype"), PROBLEMS)
 def test_agrees_with_the_reference(kernel, problem, dtype):
     rng = np.random.default_rng(0)
-    args = problem.call(kernel.pass_, lambda *shape: rng.standard_normal(shape).astype(dtype))
+    args = problem.arguments(kernel.pass_, lambda *shape: rng.standard_normal(shape).astype(dtype))
     got, want = on_emulator("numba/naive", kernel, *args), kernel.variants["reference"].run(*args)
     if not isinstance(want, tuple):
         got, want = (got,), (want,)
     for a, b in zip(got, want, strict=True):
         assert_close(a, b, atol=16 * np.finfo(dtype).eps * np.abs(b).max(initial=1))
+
+
+def test_tiles_of_flow_agree_at_their_borders():
+    """Four blocks, and a launch of four iterations before one of one."""
+    case = Case("tiles", (1, INNER + 1, INNER + 2), TVL1(levels=1, warps=1, iterations=5))
+    first, second = frames(case, np.float64)
+    got = tiled_tvl1(first, second, case.settings, device="emulator")
+    assert_close(got, reference.tvl1(first, second, case.settings), atol=1e-14)
+
+
+def test_flow_begins_at_the_smallest_level():
+    case = Case("two levels", (1, 16, 17), TVL1(levels=2, warps=1, iterations=1, medians=0))
+    first, second = frames(case, np.float64)
+    got = naive_tvl1(first, second, case.settings, device="emulator")
+    want = reference.tvl1(first, second, case.settings)
+    assert_close(got, want, atol=1e-13)
+    alone = reference.tvl1(first, second, replace(case.settings, levels=1))
+    assert np.abs(alone - want).max() > 0.01
 
 
 def test_max_pool3d_chooses_among_nan_infinities_and_equals():
@@ -228,7 +255,7 @@ def test_launchers_take_cupys_arrays(monkeypatch, kernel):
     variant = kernel.variants["numba/naive"]
     problem = problems_of(kernel, variant, "emulator")[1]
     rng = np.random.default_rng(0)
-    args = problem.call(kernel.pass_, lambda *shape: rng.standard_normal(shape))
+    args = problem.arguments(kernel.pass_, lambda *shape: rng.standard_normal(shape))
     there = [to_device(a, "cuda") if isinstance(a, np.ndarray) else a for a in args]
     got, want = variant.run(*there, device="cuda"), kernel.variants["reference"].run(*args)
     if not isinstance(want, tuple):

@@ -11,6 +11,7 @@ from tinyvid.kernels.conv3d.programs import BUDGETS
 
 # Whole tiles of outputs, more than two stages of the sum, and padding at the edges.
 GEOMETRY = conv_geometry((1, 32, 2, 8, 16), (128, 32, 1, 3, 3), padding=(0, 1, 1))
+NARROW = conv_geometry((1, 64, 2, 8, 16), (64, 64, 1, 2, 2), padding=(0, 1, 1))
 LETTERS = {"fprop": ("x", "w"), "dgrad": ("y", "w"), "wgrad": ("y", "x")}
 
 
@@ -22,18 +23,25 @@ needs_compiler = pytest.mark.skipif(
 
 @needs_compiler
 @pytest.mark.parametrize("pass_", LETTERS)
-@pytest.mark.parametrize("step", [step for step in BUDGETS if step in cuda.STEPS])
-def test_no_bank_conflicts(step, pass_):
+@pytest.mark.parametrize(
+    ("step", "geometry"),
+    [
+        *((step, GEOMETRY) for step in BUDGETS if step in cuda.STEPS),
+        ("implicit_gemm", NARROW),  # tiles of 64 columns, and twice as many rows
+    ],
+    ids=lambda part: part if isinstance(part, str) else f"{part.w[0]} filters",
+)
+def test_no_bank_conflicts(step, geometry, pass_):
     from tinyvid.kernels.emulator.check import check
 
     rng = np.random.default_rng(0)
     arrays = [
-        rng.standard_normal(getattr(GEOMETRY, letter)).astype(np.float32)
+        rng.standard_normal(getattr(geometry, letter)).astype(np.float32)
         for letter in LETTERS[pass_]
     ]
     launch = getattr(cuda, pass_)
     report = check(
-        lambda: launch(*arrays, GEOMETRY, step=step, device="emulator"), ["forward"], ["late"]
+        lambda: launch(*arrays, geometry, step=step, device="emulator"), ["forward"], ["late"]
     )
     shared = [count for count in report.counts if count.space == "shared"]
     assert shared, "the kernel uses no shared memory"

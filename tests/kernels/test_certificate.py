@@ -228,33 +228,92 @@ def test_a_kernel_that_races_is_told_with_its_case(monkeypatch, tmp_path):
     (tmp_path / "racing.cu").write_text(RACING)
     module = launch.load(tmp_path / "racing.cu", {}, "emulator")
 
-    def racing(x, w, geometry, device):
+    def racing(x, w, geometry, *finish, device):
         module.get_function("racing")((1,), (64,), (np.ones(64, np.float32),))
 
     few = suite.problems("conv3d", quick=True)
     monkeypatch.setattr(races, "problems_of", lambda *_: few)
-    variant = Variant("cuda/racing", "nowhere:racing", unfit=lambda x, w, g: None)
+    variant = Variant("cuda/racing", "nowhere:racing", unfit=lambda *args: None)
     variant._function = racing
     kernel = next(kernel for kernel in kernels() if kernel.name == "conv3d_fprop")
     found = races.check_accesses(kernel, variant)
     assert {sentence.partition(":")[0] for sentence in found} == {p.name for p in few}
     assert all("race" in sentence and "racing.cu:4" in sentence for sentence in found)
-    variant.unfit = lambda x, w, geometry: "never fits"
+    variant.unfit = lambda *args: "never fits"
     assert races.check_accesses(kernel, variant) == []
 
 
-def test_the_command_prints_what_is_written_down(monkeypatch):
+def command(*args):
     from typer.testing import CliRunner
 
-    monkeypatch.setenv("COLUMNS", "200")
-    done = CliRunner().invoke(app, ["kernels"])
-    assert done.exit_code == 0, done.output
+    return CliRunner().invoke(app, ["kernels", *args], env={"COLUMNS": "80"})
+
+
+def test_the_command_lists_the_variants_in_few_lines():
+    shown = [line.rstrip() for line in command().output.splitlines()]
+    assert len(shown) < 80
+    assert max(map(len, shown)) <= 80
+    assert "conv3d fprop, dgrad, wgrad" in shown
+    for kernel in kernels():
+        (at,) = (
+            i for i, line in enumerate(shown) if re.match(rf"{kernel.op} .*{kernel.pass_}", line)
+        )
+        targets = list(dict.fromkeys(v.target for v in kernel.variants.values()))
+        rows = [line.replace(",", " ").split() for line in shown[at + 1 : at + 1 + len(targets)]]
+        assert [row[0] for row in rows] == targets
+        names = [
+            f"{target}/{name.rstrip('?!')}"
+            for target, *algorithms in rows
+            for name in algorithms
+            if target != "reference"
+        ]
+        assert sorted(names) == sorted(set(kernel.variants) - {"reference"})
+
+
+def test_the_list_marks_what_failed_and_what_was_not_checked(monkeypatch):
+    checks = replace(read()[0], rows=tuple(r for r in read()[0].rows if r[:2] == ("lstm", "fprop")))
+    rows = [list(row) for row in checks.rows]
+    failed = next(row for row in rows if row[2] == "cuda/naive")
+    failed[checks.header.index("agrees")] = certificate.FAILED
+    monkeypatch.setattr(
+        certificate, "read", lambda: [replace(checks, rows=tuple(map(tuple, rows)))]
+    )
+    shown = command().output
+    assert "persistent, fused_step, naive!\n" in shown  # of lstm fprop
+    assert "persistent?, fused_step?, naive?\n" in shown  # of lstm bprop
+    assert "! failed a check" in shown
+    assert "? not in the certificate yet" in shown
+
+
+def test_the_command_prints_what_is_written_down():
+    everything = command("--all")
+    assert everything.exit_code == 0, everything.output
     for table in read():
-        assert table.title in done.output
-    assert "cpu/im2col" in done.output
-    done = CliRunner().invoke(app, ["kernels", "--variant", "reference"])
-    assert "cpu/im2col" not in done.output
-    done = CliRunner().invoke(app, ["kernels", "--variant", "referense"])
+        assert table.title in everything.output
+    assert "cpu/im2col" in everything.output
+    one = command("--op", "lstm").output
+    for table in read(op="lstm"):
+        assert table.rows
+        assert table.title in one
+    assert "lstm cuda/naive fprop" in one
+    assert "conv3d" not in one
+    both = command("--op", "conv2d", "--variant", "cuda/tiled").output
+    assert "conv2d cuda/tiled" in both
+    assert not re.search("conv3d cuda|cuda/naive", both)
+    assert "cpu/im2col" not in command("--variant", "reference").output
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--variant", "referense"], "no variant is called 'referense'"),
+        (["--variant", "referense"], "Did you mean 'reference'?"),
+        (["--op", "lst"], "no operation with kernels is called 'lst'"),
+        (["--op", "lst"], "Did you mean 'lstm'?"),
+        (["--all", "--op", "lstm"], "leave out --op and --variant, or --all"),
+    ],
+)
+def test_what_the_command_does_not_know_is_said(args, says):
+    done = command(*args)
     assert done.exit_code == 2
-    assert "no variant is called 'referense'" in done.output
-    assert "Did you mean 'reference'?" in done.output
+    assert says in done.output

@@ -7,6 +7,7 @@ from conv_checks import (
     PASSES,
     arguments,
     brute_force,
+    check_finish,
     check_trilinear,
     check_variant,
     integers,
@@ -53,6 +54,14 @@ def test_by_hand(variant):
 
 
 @by_every
+def test_by_hand_bias_and_relu(variant):
+    x, w = np.array([1.0, 2, 3]).reshape(1, 1, 1, 3), np.array([1.0, -1]).reshape(2, 1, 1, 1)
+    with kernels.use(conv2d_fprop=variant):
+        y = kernels.conv2d_fprop(x, w, conv_geometry(x.shape, w.shape), np.array([-2.0, 2]), True)
+    assert_close(y, np.array([[0.0, 0, 1], [1, 0, 0]]).reshape(1, 2, 1, 3))
+
+
+@by_every
 def test_by_hand_channel_of_a_clip(variant):
     # A clip of C=2, T=3 whose plane (c, t) holds 10c + t, and 1x1 filters that pick channels.
     x = np.array([[0.0, 1, 2], [10, 11, 12]]).reshape(1, 2, 3, 1, 1)
@@ -86,6 +95,14 @@ def test_variant_against_reference(case, pass_, dtype, variant):
     check_variant("conv2d", pass_, variant, case, dtype)
 
 
+@by_variant
+@by_case
+@pytest.mark.usefixtures("poisoned")
+def test_bias_and_relu(case, variant):
+    check_finish("conv2d", variant, case, np.float32)
+    check_finish("conv2d", variant, case, np.float64)
+
+
 def test_checks_catch_a_clip_read_in_the_wrong_order(monkeypatch):
     case = next(case for case in CASES if case.name == "clip")
     from tinyvid.kernels.conv2d import cpu
@@ -115,9 +132,10 @@ def test_clip_equals_its_planes(pass_, variant):
 
 @pytest.mark.usefixtures("poisoned")
 def test_a_channels_last_clip_is_not_copied(monkeypatch):
-    from tinyvid.kernels.conv2d import cpu
+    from tinyvid.kernels.conv2d import cpu, over_time
 
-    channels = cpu.FEW_CHANNELS  # fewer are copied, so that patches are gathered from longer runs
+    # Fewer are copied, so that patches are gathered in longer runs.
+    channels = over_time.FEW_CHANNELS
     clip = np.moveaxis(reals((2, 3, 5, 4, channels), np.float32, 0), -1, 1)  # N T H W C in memory
     geometry = conv_geometry(clip.shape, (4, channels * 3, 3, 3))
     read = []
@@ -183,5 +201,9 @@ def test_wrong_arguments():
         kernels.conv2d_fprop(x.reshape(1, 6, 4, 5), w, geometry)
     with pytest.raises(UserError, match="gy is float64 and x is float32"):
         kernels.conv2d_wgrad(np.ones(geometry.y), x.astype(np.float32), geometry)
+    with pytest.raises(
+        UserError, match=r"conv2d_fprop: bias must be \(3,\) of float64, not a list"
+    ):
+        kernels.conv2d_fprop(x, w, geometry, [1.0, 2, 3])
     with pytest.raises(UserError, match="for a filter of 3 axes, not 2"):
         kernels.conv2d_fprop(x, w, conv_geometry((1, 2, 3, 4, 5), (3, 2, 1, 2, 3)))

@@ -7,6 +7,7 @@ from conv_checks import (
     PASSES,
     arguments,
     brute_force,
+    check_finish,
     check_trilinear,
     check_variant,
     poisoned,
@@ -50,6 +51,16 @@ def test_by_hand_along_a_line(variant):
     assert_close(run("conv3d", "dgrad", variant, given, geometry), line(10, 21, 32, 3))
     # gw: 1*1 + 2*2 + 3*3, 1*2 + 2*3 + 3*4
     assert_close(run("conv3d", "wgrad", variant, given, geometry), line(14, 20))
+
+
+@by_every
+def test_by_hand_bias_and_relu(variant):
+    x, w = line(1, 2, 3, 4), np.array([10.0, 1, -1, 0]).reshape(2, 1, 1, 1, 2)
+    geometry = conv_geometry(x.shape, w.shape)
+    with kernels.use(conv3d_fprop=variant):
+        y = kernels.conv3d_fprop(x, w, geometry, np.array([-23.0, 2]), True)
+    # k=0: 12, 23, 34 less 23; k=1: -1, -2, -3 and 2
+    assert_close(y, np.array([[0.0, 0, 11], [1, 0, 0]]).reshape(1, 2, 1, 1, 3))
 
 
 @by_every
@@ -125,6 +136,14 @@ def test_variant_against_reference(case, pass_, dtype, variant):
     check_variant("conv3d", pass_, variant, case, dtype)
 
 
+@by_variant
+@by_case
+@pytest.mark.usefixtures("poisoned")
+def test_bias_and_relu(case, variant):
+    check_finish("conv3d", variant, case, np.float32)
+    check_finish("conv3d", variant, case, np.float64)
+
+
 @pytest.mark.usefixtures("poisoned")
 def test_checks_catch_planted_faults(monkeypatch):
     case = ConvCase("fault", (2, 3, 4, 5, 6), (4, 3, 3, 3, 3), padding=1)
@@ -135,22 +154,22 @@ def test_checks_catch_planted_faults(monkeypatch):
         with pytest.raises(AssertionError):
             check_trilinear("conv3d", case, dict.fromkeys(PASSES, "cpu/im2col"))
 
-    windows = cpu._windows
+    windows = cpu.windows
     with monkeypatch.context() as patch:  # padding of the last axis one short
         patch.setattr(
             cpu,
-            "_windows",
+            "windows",
             lambda g: [
                 axis._replace(offsets=tuple(o + (i == 2) for o in axis.offsets))
                 for i, axis in enumerate(windows(g))
             ],
         )
         fails("fprop")
-    phases = cpu._phases
+    phases = cpu.phases
     with monkeypatch.context() as patch:  # the filter not turned round along one axis
         patch.setattr(
             cpu,
-            "_phases",
+            "phases",
             lambda g, axis: [
                 phase._replace(taps=phase.taps[::-1] if axis == 0 else phase.taps)
                 for phase in phases(g, axis)
@@ -212,6 +231,16 @@ def test_empty_batch(variant):
     assert run("conv3d", "fprop", variant, given, geometry).shape == (0, 3, 2, 2, 2)
     assert run("conv3d", "dgrad", variant, given, geometry).shape == geometry.x
     assert_close(run("conv3d", "wgrad", variant, given, geometry), np.zeros(geometry.w))
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2, 0, 5, 5), (3, 0, 3, 3)), ((2, 0, 4, 5, 5), (3, 0, 1, 1, 1))]
+)
+def test_sums_over_no_channels_are_zero(shapes):
+    op, geometry = f"conv{len(shapes[0]) - 2}d", conv_geometry(*shapes)
+    given = {"x": np.ones(geometry.x), "w": np.ones(geometry.w), "gy": np.ones(geometry.y)}
+    for pass_, shape in (("fprop", geometry.y), ("dgrad", geometry.x), ("wgrad", geometry.w)):
+        assert_close(run(op, pass_, "cpu/im2col", given, geometry), np.zeros(shape))
 
 
 @by_case

@@ -64,7 +64,7 @@ def check(pass_: str, of: ConvCase, dtype=np.float32, **how) -> None:
 # ---- the definition, by hand ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", ["reference", "cpu/im2col"])
+@pytest.mark.parametrize("variant", ["reference", "cpu/im2col", "cpu/direct"])
 def test_by_hand(variant):
     # Shares of 255: 0.2, 0.4, 1. With mean 0.2 and std 0.1: 0, 2, 8, and the padding is zero,
     # though a byte of zero is -2.

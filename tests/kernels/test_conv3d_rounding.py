@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from conv_checks import PASSES, TAKES, arguments, reals
 
-from tinyvid.geometry import conv_geometry
+from tinyvid.geometry import conv_geometry, pool_geometry
 from tinyvid.kernels import launch
 from tinyvid.kernels.conv3d import cpu, cuda, first_layer, simt, tensor_core, winograd
 from tinyvid.kernels.conv3d.cases import ConvCase
+from tinyvid.kernels.conv3d_relu_max_pool import cuda as fused
 from tinyvid.kernels.rounding import to_bf16, to_tf32
 
 pytestmark = pytest.mark.skipif(
@@ -112,6 +113,54 @@ def test_plain_totals_are_found(file, step, kept, dropped, uncut, tmp_path):
     copy.write_text(text.replace(kept, dropped))
     with launch.stand_in(FOLDER / file, copy), pytest.raises(AssertionError):
         test_sums_over_many_cells(step, None)
+
+
+# ---- with max pooling ----------------------------------------------------------------------------
+
+
+def check_fused(size: tuple[int, ...], channels: int) -> None:
+    geometry = conv_geometry((1, channels, *size), (32, channels, 1, 1, 1))
+    given = {"x": reals(geometry.x, np.float32, 0), "w": reals(geometry.w, np.float32, 1)}
+    pool = pool_geometry(geometry.y, 1)  # each window is a cell, so that no sum hides another
+    got, _ = fused.fprop(given["x"], given["w"], None, geometry, pool, device="emulator")
+    want = exact("fprop", given, geometry)
+    assert (got[want < -1] == 0).all()
+    check(got[want > 1], want[want > 1], channels)
+
+
+def test_sums_with_max_pooling():
+    check_fused((1, 8, 16), 16384)
+    check_fused((4, 16, 16), 800)
+
+
+def test_plain_totals_with_max_pooling_are_found(tmp_path):
+    text, copy = fused.FILE.read_text(), fused.FILE.with_name("plain.cu").name
+    kept, dropped = (
+        "add_slab(totals[i][j], sums[i][j])",
+        "totals[i][j] += sums[i][j], sums[i][j] = 0",
+    )
+    assert kept in text
+    (tmp_path / copy).write_text(text.replace(kept, dropped))
+    with launch.stand_in(fused.FILE, tmp_path / copy), pytest.raises(AssertionError):
+        check_fused((1, 4, 16), 65536)
+
+
+# ---- infinity ------------------------------------------------------------------------------------
+
+
+@by_pass
+@pytest.mark.parametrize("step", ["naive", "tiled", "implicit_gemm", *ROUNDED])
+def test_infinity_stays_in_sums_of_many_slabs(step, pass_, uncut):
+    """What a sum loses when it becomes infinite is no number: it must not make it NaN."""
+    of = ConvCase("of many cells", (1, 130, 1, 11, 12), (120, 130, 1, 1, 1))
+    given = {letter: np.abs(a) for letter, a in arguments(of, np.float32, reals).items()}
+    given[TAKES[pass_][0]][0, 3, 0, 5, 5] = np.inf
+    got = on_emulator(step, pass_, given, of.geometry)
+    with np.errstate(all="ignore"):
+        want = exact(pass_, given, of.geometry)
+    assert np.isinf(want).any()
+    assert np.array_equal(got == np.inf, want == np.inf)
+    assert np.isfinite(got[np.isfinite(want)]).all()
 
 
 # ---- the first layer -----------------------------------------------------------------------------

@@ -109,4 +109,4 @@ def test_the_kernels_leave_nothing_beside_the_package(tmp_path):
     subprocess.run([sys.executable, "-c", RUN_ALL], env=environment, cwd=tmp_path, check=True)
     assert {path: path.stat().st_mtime_ns for path in kept(ROOT / "kernels")} == before
     names = {path.name.partition("-")[0] for path in kept(tmp_path)}
-    assert {"patches._pack", "cpu._max_fprop", "cpu._max_dgrad", "cpu._step_cell"} <= names
+    assert {"patches._pack", "rows.max_fprop", "rows.max_dgrad", "recurrence.forward"} <= names

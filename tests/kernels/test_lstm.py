@@ -12,6 +12,7 @@ from tinyvid import kernels
 from tinyvid.errors import UserError
 from tinyvid.kernels.lstm import reference
 from tinyvid.kernels.lstm.cases import CASES, Case
+from tinyvid.kernels.lstm.recurrence import tanh
 from tinyvid.kernels.threads import get_num_threads, set_num_threads
 
 SMALL = [case for case in CASES if not case.large]
@@ -197,6 +198,21 @@ def central_differences(given: Inputs, gh, gc, step=1e-5) -> list[np.ndarray]:
             gradient[at] = (ends[0] - ends[1]) / (2 * step)
         gradients.append(gradient)
     return gradients
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_compiled_tanh(dtype):
+    x = np.concatenate([np.linspace(-25, 25, 10_001), np.logspace(-30, 1, 1_000)]).astype(dtype)
+    y = x.copy()
+    tanh(y)
+    wanted = np.tanh(x.astype(np.longdouble))
+    error = np.abs(y - wanted) / np.where(wanted == 0, 1, np.abs(wanted))
+    assert error.max() < 6 * np.finfo(dtype).eps
+    assert np.abs(y).max() == 1
+    special = np.array([np.nan, np.inf, -np.inf, 0, -0.0], dtype)
+    y = special.copy()
+    tanh(y)
+    assert np.array_equal(y, np.tanh(special), equal_nan=True)
 
 
 def assert_gradients(got, want) -> None:

@@ -305,7 +305,7 @@ def test_bank_conflicts_and_reads_of_weights(step, pass_, monkeypatch):
 @needs_compiler
 def test_a_missing_barrier_of_the_grid_is_found(tmp_path, monkeypatch):
     file = launch.KERNELS / "lstm" / "persistent.cu"
-    text, barrier = file.read_text(), "      grid_sync();\n"
+    text, barrier = file.read_text(), "      grid_sync(arrivals);\n"
     assert text.count(barrier) == 1
     copy = tmp_path / file.name
     copy.write_text(text.replace(barrier, ""))
@@ -458,3 +458,24 @@ def test_cnn_and_lstm_train_as_on_the_cpu():
     assert want[2] < want[0]
     for step in STEPS:
         assert train("emulator", lstm=f"cuda/{step}") == pytest.approx(want, rel=1e-5)
+
+
+@needs_compiler
+@by_pass
+def test_each_launch_counts_at_the_barrier_for_itself(pass_, cupy, monkeypatch):
+    monkeypatch.setattr(cuda, "_product", product_by_numpy)
+    counters = []
+
+    def zeros(shape, dtype, device):
+        counters.append(cupy.zeros(shape, dtype))
+        return counters[-1]
+
+    monkeypatch.setattr(launch, "zeros", zeros)
+    args = [
+        cupy.asarray(a) if isinstance(a, np.ndarray) else a
+        for a in arguments(pass_, CASE["unequal lengths"])
+    ]
+    for _ in range(2):
+        getattr(cuda, pass_)(*args, step="persistent", device="cuda", specialised=False)
+    assert [(c.shape, c.dtype) for c in counters] == [((1,), np.uint32)] * 2
+    assert counters[0] is not counters[1]

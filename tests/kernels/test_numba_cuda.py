@@ -49,7 +49,7 @@ def python(*args: str, simulator: bool) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tests", ["conv3d", "conv2d or pool3d", "lstm or strict"])
+@pytest.mark.parametrize("tests", ["conv3d", "conv2d or pool3d", "lstm or flow or strict"])
 def test_in_the_simulator(tests):
     file = "tests/kernels/numba_simulator.py"
     run = python("-m", "pytest", "-q", "-p", "no:cacheprovider", file, "-k", tests, simulator=True)
@@ -96,10 +96,15 @@ def compiled(monkeypatch, kernel, variant, dtype) -> list[tuple]:
         launched.append((kernel, tuple(map(numba.typeof, args)), shared))
 
     monkeypatch.setattr(numba_launch, "run", note)
-    problem = problems(kernel.op, quick=True)[0]
     rng = np.random.default_rng(0)
-    args = problem.call(kernel.pass_, lambda *shape: rng.standard_normal(shape).astype(dtype))
-    variant.function(*args, device="emulator")
+    found = problems(kernel.op)
+    # The first, and the last: a flow that begins at a smaller size launches what others do not.
+    for problem in (found[0], found[-1]):
+        args = problem.arguments(
+            kernel.pass_, lambda *shape: rng.standard_normal(shape).astype(dtype)
+        )
+        if variant.unfit is None or variant.unfit(*args) is None:
+            variant.function(*args, device="emulator")
     return list(dict.fromkeys(launched))
 
 
@@ -128,13 +133,25 @@ def test_compiles_to_ptx(monkeypatch, kernel, variant, arch, dtype):
         assert not re.search(r"\bcall\b", ptx), "a function is not inlined"
 
 
+def test_every_kernel_of_a_module_is_launched(monkeypatch):
+    from tinyvid.kernels.flow import numba_naive, numba_tiled
+
+    launched = set()
+    for kernel in kernels.kernels():
+        for variant in kernel.variants.values():
+            if kernel.pass_ == "flow" and variant.target == "numba":
+                launched |= {f for f, *_ in compiled(monkeypatch, kernel, variant, np.float32)}
+    modules = vars(numba_naive) | vars(numba_tiled)
+    assert launched == {f for name, f in modules.items() if name.startswith("flow_")}
+
+
 # ---- chosen --------------------------------------------------------------------------------------
 
 
 def test_they_run_when_asked_for_only():
     kernel = kernels.conv3d_fprop
     problem = problems("conv3d", quick=True)[0]
-    args = problem.call("fprop", lambda *shape: np.ones(shape, np.float32))
+    args = problem.arguments("fprop", lambda *shape: np.ones(shape, np.float32))
     assert kernel.select(*args, device="emulator").target == "cuda"
     with (
         kernels.use(conv3d_fprop="numba/naive"),

@@ -65,6 +65,7 @@ def test_too_much_for_the_memory_is_an_error_that_can_be_survived(device):
     w = tinyvid.ones(64, 3, 3, 3, 3, device=device)
     pool = cupy.get_default_memory_pool()
     before = pool.get_limit()
+    pool.free_all_blocks()  # what it keeps of freed arrays it gives out, whatever the limit
     try:
         pool.set_limit(size=pool.used_bytes() + 2**20)
         with pytest.raises(tinyvid.errors.UserError, match="out of memory"):
@@ -83,6 +84,11 @@ def test_the_checks_above_work_on_the_stand_in(cupy, name, variant):
     assert any(size > 8 for size in cupy_stand_in.reads)  # on the device, and back
 
 
+# On a GPU its gradient is scattered to where the maxima were, and goes on through conv3d_wgrad.
+ON_THE_CPU_ALONE = {"conv3d_relu_max_pool_wgrad"}
+
+
 def test_every_kernel_has_a_variant_in_cuda():
     in_cuda = {name for name, variant in VARIANTS if variant.startswith("cuda/")}
-    assert in_cuda == {kernel.name for kernel in kernels()}
+    assert in_cuda | ON_THE_CPU_ALONE == {kernel.name for kernel in kernels()}
+    assert not in_cuda & ON_THE_CPU_ALONE

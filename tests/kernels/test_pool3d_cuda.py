@@ -218,11 +218,34 @@ def test_the_count_sees_numbers_that_are_read_again():
     read, written, _ = moved("four_channels", "max_dgrad", case)
     work = work_of("max_dgrad", case.geometry)
     assert (read > work.read, written) == (True, work.written)
-    # Half a sector a cell, of which windows of two cells leave the other half for a later load.
-    case = Case("budget", (2, 4, 4, 8, 8), (2, 2, 2))
-    read, written, wasteful = moved("four_channels", "max_fprop", case)
-    assert read == 2 * work_of("max_fprop", case.geometry).read
-    assert len(wasteful) == 1
+
+
+@pytest.mark.parametrize(("C", "most"), [(4, 2), (12, 2), (20, 1.6)])
+@pytest.mark.parametrize(
+    ("step", "pass_"), [("four_channels", "max_fprop"), ("disjoint_windows", "max_dgrad")]
+)
+def test_cells_that_end_within_a_sector(step, pass_, C, most):
+    # x or gx: half a sector more a cell, and one more where two warps share a cell's first.
+    case = Case("budget", (2, C, 4, 8, 8), (2, 2, 2))
+    work = work_of(pass_, case.geometry)
+    read, written, wasteful = moved(step, pass_, case)
+    of_x, once = (read / work.read, written / work.written)[:: 1 if pass_ == "max_fprop" else -1]
+    assert (C + 4) / C <= of_x <= most
+    assert (once, len(wasteful)) == (1, 1)
+
+
+def test_gather_reads_each_sector_that_argmax_names_once():
+    # The fewest for eight channels in a sector: as many as they have different argmaxes.
+    for C in (8, 64):
+        case = Case("budget", (2, C, 4, 8, 8), (2, 2, 2))
+        _, argmax, _ = arguments("max_gather", case)
+        groups = np.moveaxis(argmax, 1, -1).reshape(-1, 8)
+        fewest = argmax.size + 32 * sum(len(set(group)) for group in groups.tolist())
+        assert moved("naive", "max_gather", case)[:2] == (fewest, 4 * argmax.size)
+        assert fewest < moved("four_channels", "max_gather", case)[0] <= 4 * fewest
+        kernel = kernels.max_pool3d_gather
+        args = arguments("max_gather", case)
+        assert kernel.select(*args, device="emulator").name == "cuda/naive"
 
 
 @by_step

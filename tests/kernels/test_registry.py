@@ -48,6 +48,30 @@ def test_first_variant_that_fits_runs(fprop):
     assert fprop.__doc__ == "Reckon."
 
 
+def test_least_cost_decides_where_costs_are_stated():
+    kernel = Kernel("chosen", "fprop", "Choose.", no_check)
+    kernel.add("cpu/sub", "operator:sub", cost=lambda a, b: a)
+    kernel.add("cpu/add", "operator:add", cost=lambda a, b: 10 - a, unfit=only_small)
+    kernel.add("cpu/pow", "operator:pow")  # states none, and comes after one that does
+    kernel.add("cuda/floordiv", "operator:floordiv", cost=lambda a, b: -1)  # not on this device
+    kernel.add("reference", "operator:mul")
+    assert [kernel.select(a, 1).name for a in (2, 5, 8, 20)] == [
+        "cpu/sub",
+        "cpu/sub",  # as dear: the first
+        "cpu/add",
+        "cpu/sub",  # the other does not fit
+    ]
+    with use(chosen="cpu/pow"):
+        assert kernel.select(2, 1).name == "cpu/pow"
+
+
+def test_first_without_cost_runs_before_those_that_state_it():
+    kernel = Kernel("chosen", "fprop", "Choose.", no_check)
+    kernel.add("cpu/add", "operator:add", unfit=only_small)
+    kernel.add("cpu/sub", "operator:sub", cost=lambda a, b: 0)
+    assert [kernel.select(a, 1).name for a in (2, 20)] == ["cpu/add", "cpu/sub"]
+
+
 def test_use_of_one_kernel_and_of_an_operation(fprop):
     dgrad = kernels()[1]
     with use(arith_fprop="reference"):

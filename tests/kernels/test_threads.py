@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -212,3 +213,27 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         [sys.executable, "-c", program], env=env, timeout=60, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_a_loop_that_has_ended_holds_no_arrays(monkeypatch):
+    started = threading.Event()
+    monkeypatch.setattr(threads._Pool, "start", lambda pool, helpers: started.set())  # none comes
+    monkeypatch.setattr(threads, "_pool", threads._Pool(4))
+    array = np.zeros(3)
+    watch = weakref.ref(array)
+
+    def loop(array):
+        threads.parallel_for(lambda i: array.sum(), range(8))
+
+    loop(array)
+    assert started.is_set()
+    assert not threads._pool.queue.empty()
+    del array
+    assert watch() is None
+
+
+def test_on_this_thread():
+    seen = set()
+    with threads.on_this_thread():
+        threads.parallel_for(lambda i: seen.add(threading.get_ident()), range(64))
+    assert seen == {threading.get_ident()}

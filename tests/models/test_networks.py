@@ -14,6 +14,9 @@ from tinyvid.models.parts import AverageOfFrames
 
 SMALL = [
     "single_frame",
+    "multires",
+    "fovea",
+    "context",
     "late_fusion",
     "late_fusion_gap",
     "early_fusion",
@@ -36,7 +39,7 @@ def scores(model, x):
 
 
 def test_a_network_that_is_planned_is_no_typo():
-    with pytest.raises(UserError, match="two_stream is not built yet: it needs optical flow"):
+    with pytest.raises(UserError, match="two_stream is not built yet: it needs stacks of opt"):
         models.build("two_stream", 5)
     assert not set(models.NOT_BUILT) & set(models.names())
 
@@ -101,6 +104,7 @@ def test_overfits_eight_clips(name):
     ("name", "blind"),
     [
         ("single_frame", True),
+        ("multires", True),
         ("late_fusion_gap", True),
         ("worked_late_fusion", True),
         ("late_fusion", False),
@@ -190,6 +194,35 @@ def test_karpathy_late_fusion_sees_two_frames():
         assert (np.abs(scores(model, other) - given).max() > 1e-6) == (t in (0, 15)), t
 
 
+@pytest.mark.parametrize(
+    ("name", "sees_border", "sees_detail"),
+    [("fovea", False, True), ("context", True, False), ("multires", True, True)],
+)
+def test_what_each_stream_sees(name, sees_border, sees_detail):
+    """The fovea is blind to what is beyond the middle half; the context to what averages away."""
+    clip = (3, 1, 32, 32)
+    model, x = models.build(name, 4, clip).eval(), clips(2, clip)
+    border, detail = x.copy(), x.copy()
+    border[..., :8, :] += 1
+    border[..., 24:] += 1
+    detail[..., 10:22:2] += 1
+    detail[..., 11:22:2] -= 1
+    before = scores(model, x)
+    for changed, seen in ((border, sees_border), (detail, sees_detail)):
+        after = scores(model, changed)
+        if seen:
+            assert np.abs(after - before).max() > 1e-3
+        else:
+            assert_close(after, before, atol=1e-5)
+
+
+def test_multires_streams():
+    model = models.build("karpathy_multires", 4, (3, 1, 96, 96), **NARROW)
+    assert [name for name, _ in model.frames.streams.named_children()] == ["fovea", "context"]
+    with pytest.raises(UserError, match="no option 'streams'"):
+        models.build("multires", 3, streams="fovea")
+
+
 def test_karpathy_norm_is_krizhevskys():
     """b_i = a_i / (k + α Σ a_j²)^β over 5 neighbours, with k=2, α=1e-4, β=0.5."""
     norm = models.build("karpathy_single_frame", 2, (3, 1, 75, 75), **NARROW).frames.norm1
@@ -206,8 +239,12 @@ def test_karpathy_sizes():
         }
     tail = [(256, 96, 5, 5), (384, 256, 3, 3), (384, 384, 3, 3), (256, 384, 3, 3)]
     head = [(4096, 256 * 6 * 6), (4096, 4096), (487, 4096)]
+    stream = [(96, 3, 11, 11), *tail]
     assert shapes == {
         "karpathy_single_frame": [(96, 3, 11, 11), *tail, *head],
+        "karpathy_multires": [*stream, *stream, (4096, 2 * 256 * 6 * 6), *head[1:]],
+        "karpathy_fovea": [*stream, *head],
+        "karpathy_context": [*stream, *head],
         "karpathy_late_fusion": [(96, 3, 11, 11), *tail, (4096, 2 * 256 * 6 * 6), *head[1:]],
         "karpathy_early_fusion": [(96, 3 * 10, 11, 11), *tail, *head],
         "karpathy_slow_fusion": [
@@ -272,11 +309,14 @@ def test_seed_decides_the_weights():
 
 
 def test_names_and_lines():
-    assert len(models.names()) == len(set(models.names())) == 15
+    assert len(models.names()) == len(set(models.names())) == 21
     lines = [models.entry(name).line for name in models.names()]
-    assert len(set(lines)) == 15
+    assert len(set(lines)) == 21
     assert SMALL == [
         "single_frame",
+        "multires",
+        "fovea",
+        "context",
         "late_fusion",
         "late_fusion_gap",
         "early_fusion",

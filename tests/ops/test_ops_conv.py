@@ -120,6 +120,41 @@ def test_values_and_derivatives(name, biased):
     gradgradcheck(run, args, mode="random")
 
 
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("name", ["plain 3-D", "groups", "2-D"])
+def test_the_relu_on_the_way_out_is_that_of_an_operation(name, biased):
+    x_shape, w_shape, options, _ = CASES[name]
+    function = {4: tinyvid.conv2d, 5: tinyvid.conv3d}[len(w_shape)]
+    shapes = [x_shape, w_shape, w_shape[:1]][: 3 if biased else 2]
+    args = [draw(*shape, seed=i) for i, shape in enumerate(shapes)]
+    run = lambda x, w, b=None: function(x, w, b, **options, relu=True)  # noqa: E731
+    by_relu = lambda x, w, b=None: function(x, w, b, **options).relu()  # noqa: E731
+    results = []
+    for f in (run, by_relu):
+        y = f(*args)
+        first = tinyvid.grad((y * y).sum(), args, create_graph=True)
+        second = tinyvid.grad(sum((g * g).sum() for g in first), args)
+        results.append([y, *first, *second])
+    assert 0 < (results[0][0].numpy() == 0).mean() < 1
+    for got, want in zip(*results, strict=True):
+        assert_close(got, want.data, rtol=1e-10, atol=1e-10)
+    gradcheck(run, args, mode="random")
+    gradgradcheck(run, args, mode="random")
+
+
+def test_a_frozen_input_or_filter_gets_no_gradient_through_the_relu():
+    x, w, b = draw(1, 2, 3, 3, 3), draw(3, 2, 2, 2, 2, seed=1), draw(3, seed=2)
+    want = tinyvid.grad(tinyvid.conv3d(x, w, b, relu=True).sum(), [x, w, b])
+    for i in range(3):
+        args = [t.detach() if i == j else t for j, t in enumerate((x, w, b))]
+        y = tinyvid.conv3d(*args, relu=True)
+        others = [j for j in range(3) if j != i]
+        for j, got in zip(others, tinyvid.grad(y.sum(), [args[j] for j in others]), strict=True):
+            assert_close(got, want[j].data)
+    with tinyvid.no_grad():
+        assert not tinyvid.conv3d(x, w, b, relu=True).requires_grad
+
+
 @pytest.mark.filterwarnings("ignore:Using padding=.same.:UserWarning")
 def test_against_torch():
     torch = pytest.importorskip("torch")

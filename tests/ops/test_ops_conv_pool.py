@@ -120,5 +120,14 @@ def test_what_is_refused():
         tinyvid.conv3d_relu_max_pool(x, w[0])
     with pytest.raises(UserError, match="does not fit"):
         tinyvid.conv3d_relu_max_pool(x, w, None, (1, 4, 4))
-    with pytest.raises(UserError, match=r"bias must be \(3,\)"):
+    with pytest.raises(UserError, match=r"bias of shape \(2,\) for 3 output channels"):
         tinyvid.conv3d_relu_max_pool(x, w, np.ones(2))
+
+
+@pytest.mark.parametrize("bias", [[1.0, -2.0, 3.0], np.array([1, -2, 3])])
+def test_a_bias_of_another_type_is_cast_as_by_conv3d(bias):
+    x, w = numbers(1, 2, 4, 6, 6).astype(np.float32), numbers(3, 2, 3, 3, 3).astype(np.float32)
+    want = tinyvid.conv3d_relu_max_pool(x, w, np.array([1, -2, 3], np.float32)).numpy()
+    got = tinyvid.conv3d_relu_max_pool(x, w, bias).numpy()
+    assert got.dtype == np.float32
+    assert_close(got, want)

@@ -57,11 +57,19 @@ CASES |= {
     "chunk": (lambda x: tinyvid.chunk(x, 2)[1], [X]),
     "clamp": (lambda x: tinyvid.clamp(x, 0.7, 1.2), [X]),
     "conv2d": (tinyvid.conv2d, [IMAGE, positive(2, 2, 2, 2), positive(2)]),
+    "conv2d, ReLU": (
+        lambda x, w, b: tinyvid.conv2d(x, w, b, relu=True),
+        [IMAGE, positive(2, 2, 2, 2), positive(2)],
+    ),
     "conv2d_uint8": (
         lambda w, b: tinyvid.conv2d_uint8(BYTES, w, b, relu=True),
         [positive(2, 6, 2, 2), positive(2)],
     ),
     "conv3d": (tinyvid.conv3d, [CLIP, positive(2, 2, 2, 2, 2), positive(2)]),
+    "conv3d, ReLU": (
+        lambda x, w, b: tinyvid.conv3d(x, w, b, relu=True),
+        [CLIP, positive(2, 2, 2, 2, 2), positive(2)],
+    ),
     "conv3d_uint8": (
         lambda w, b: tinyvid.conv3d_uint8(BYTES, w, b, relu=True),
         [positive(2, 3, 1, 2, 2), positive(2)],

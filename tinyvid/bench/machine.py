@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvid import __version__
 from tinyvid.bench.timing import Timer, processor_timer
 from tinyvid.kernels.threads import chunks_of, get_num_threads, parallel_for
 
@@ -18,7 +20,8 @@ from tinyvid.kernels.threads import chunks_of, get_num_threads, parallel_for
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 # What changes BLAS, or the number of threads.
 PREFIXES = ("OPENBLAS_", "GOTO_", "OMP_", "KMP_", "MKL_", "BLIS_", "NUMBA_NUM_", "TINYVID_NUM_")
-PACKAGES = ("tinyvid", "numpy", "numba", "torch", "cupy-cuda12x", "cupy-cuda13x")
+HARMLESS = ("KMP_DUPLICATE_LIB_OK",)  # set by threadpoolctl
+PACKAGES = ("numpy", "numba", "torch", "cupy-cuda12x", "cupy-cuda13x")
 
 MOST_BUSY = 0.1  # of the processors: more than that, and times are not those of a quiet machine
 GEMM = 2048  # rows and columns of the product that the ceiling is taken from
@@ -37,7 +40,9 @@ def describe(device: str = "cpu") -> dict[str, Any]:
         "threads": get_num_threads(),
         "busy": busy(),
         "environment": {
-            name: value for name, value in sorted(os.environ.items()) if name.startswith(PREFIXES)
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith(PREFIXES) and name not in HARMLESS
         },
     }
 
@@ -90,6 +95,14 @@ def line(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
     gpu = f"{machine['gpu']}, " if machine["gpu"] else ""
     return f"{gpu}{machine['processor']}, {machine['threads']} threads, {versions}"
+
+
+def kind(machine: dict[str, Any]) -> str:
+    """Return a name for machines like this one, as a folder may be called: `amd-epyc-2-cores`."""
+    parts = (
+        [machine["gpu"]] if machine["gpu"] else [machine["processor"], f"{machine['cores']} cores"]
+    )
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
 
 
 class Ceilings:
@@ -168,7 +181,7 @@ def _gpu() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found = {"tinyvid": __version__}
     for package in PACKAGES:
         try:
             found[package] = metadata.version(package)

@@ -8,6 +8,7 @@ they are then. Without PyTorch, float32 is compared with tinyvid's own float64.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,11 +20,12 @@ from tinyvid.bench.results import OURS, PEER, Line, Measured
 from tinyvid.bench.timing import TOO_SLOW, Timer, interleave, processor_timer
 from tinyvid.errors import UserError
 from tinyvid.kernels.threads import get_num_threads
+from tinyvid.models.single_frame import SingleFrameModel
 from tinyvid.summary import summarise, total
 from tinyvid.trace import size_text
 
 PASSES = ("step", "forward")
-# Clips of a step: full-size networks take fewer.
+# Clips of a step: full-size networks take fewer, and are compared in float64 on one of them.
 BATCH = {"c3d": 4, "karpathy": 4}
 CLASSES = 10
 EXACT, ROUNDED = 1e-7, 2e-2  # allowed differences, of the largest element: in float64, in float32
@@ -52,13 +54,14 @@ def measure_network(
     entry = models.entry(name)
     if batch is not None and batch < 1:
         raise UserError(f"--batch {batch}: at least 1")
-    n = batch or next((size for start, size in BATCH.items() if name.startswith(start)), 16)
+    sizes = [size for start, size in BATCH.items() if name.startswith(start)]
+    n = batch or (sizes[0] if sizes else 16)
     options: dict[str, Any] = {"dropout": 0.0} if "dropout" in entry.defaults else {}
     model = models.build(name, CLASSES, **options).train(pass_ == "step")
     rng = np.random.default_rng()
     clips = rng.standard_normal((n, *entry.clip), np.float32)
     labels = rng.integers(CLASSES, size=n)
-    torch = find_spec("torch") is not None
+    torch, lacking = _known(model)
     macs = total(summarise(model, entry.clip)).macs
     measured = Measured(
         "models",
@@ -71,12 +74,14 @@ def measure_network(
     )
     ours, theirs = Line(name="tinyvid", role=OURS), Line(name="torch", role=PEER)
     measured.lines.append(ours)
-    random = "single_frame" in name and pass_ == "step"
+    ours.note = lacking
+    random = isinstance(model, SingleFrameModel) and model.training
     if random:
         measured.checked = "nothing: it draws its frames at random, each side its own"
         measured.flops = 0  # those of the layers count every frame
     else:
-        ours.fault = fault(model, clips, labels, torch, exact=True)
+        few = slice(1 if sizes else n)
+        ours.fault = fault(model, clips[few], labels[few], torch, exact=True)
     run = {"tinyvid": _ours(model, clips, labels)}
     if torch and with_peer:
         measured.lines.append(theirs)
@@ -87,8 +92,21 @@ def measure_network(
             ours.fault = fault(model, clips, labels, torch, exact=False)
         for line in measured.lines:
             line.seconds = [] if ours.fault else times[line.name].tolist()
-            line.note = "" if line.seconds or ours.fault else TOO_SLOW
+            line.note = line.note if line.seconds or ours.fault else TOO_SLOW
     return measured
+
+
+def _known(model: nn.Module) -> tuple[bool, str]:
+    """Return whether PyTorch is there and has the same network; and if not, what is lacking."""
+    if find_spec("torch") is None:
+        return False, ""
+    from tinyvid.bench.torch_networks import NoTwin, twin
+
+    try:
+        twin(model)
+    except NoTwin as reason:
+        return False, f"not beside PyTorch's: {reason}"
+    return True, ""
 
 
 def fault(
@@ -155,19 +173,10 @@ def _peer_values(peer: Any, clips: np.ndarray, labels: np.ndarray) -> Arrays:
 
 def _ours(model: nn.Module, clips: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
     x, target = tinyvid.from_numpy(clips), tinyvid.from_numpy(labels)
-    optimiser = optim.SGD(list(model.parameters()), lr=1e-3, momentum=0.9)
-
-    def step() -> None:
-        loss = tinyvid.cross_entropy(model(x), target)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-
-    def forward() -> None:
-        with tinyvid.no_grad():
-            model(x)
-
-    return step if model.training else forward
+    if model.training:
+        optimiser = optim.SGD(list(model.parameters()), lr=1e-3, momentum=0.9)
+        return partial(_step, model, x, target, tinyvid.cross_entropy, optimiser)
+    return tinyvid.no_grad()(partial(model, x))
 
 
 def _theirs(model: nn.Module, clips: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
@@ -178,16 +187,14 @@ def _theirs(model: nn.Module, clips: np.ndarray, labels: np.ndarray) -> Callable
     torch.set_num_threads(get_num_threads())
     peer = twin(model)
     x, target = torch.tensor(clips), torch.tensor(labels)
-    optimiser = torch.optim.SGD(peer.parameters(), lr=1e-3, momentum=0.9)
+    if model.training:
+        optimiser = torch.optim.SGD(peer.parameters(), lr=1e-3, momentum=0.9)
+        return partial(_step, peer, x, target, torch.nn.functional.cross_entropy, optimiser)
+    return torch.no_grad()(partial(peer, x))
 
-    def step() -> None:
-        loss = torch.nn.functional.cross_entropy(peer(x), target)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
 
-    def forward() -> None:
-        with torch.no_grad():
-            peer(x)
-
-    return step if model.training else forward
+def _step(model: Any, x: Any, target: Any, cross_entropy: Any, optimiser: Any) -> None:
+    loss = cross_entropy(model(x), target)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()

@@ -29,11 +29,13 @@ class Contestant:
         run: does the task once. host: makes of what `run` returned the task's results, in
             NumPy; a peer may leave out the last of them.
         arithmetic: `float32`, `tf32` or `bf16`.
+        captured: on a GPU, records `run` as a CUDA graph and returns what replays it.
     """
 
     run: Callable[[], Any]
     host: Callable[[Any], Arrays]
     arithmetic: str = "float32"
+    captured: Callable[[Callable[[], Any]], Callable[[], Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,17 @@ class Peer:
         name: `<library>` or `<library>/<way>`. devices: where it can be used.
         missing: given the device, why it cannot be used here and how to get it; None if it can.
         prepare: makes a contestant of a task and a device, or raises `Unfit`.
+        ways: given itself, a task and a device, the peers that take part in its place, such as one
+            for each algorithm, or raises `Unfit`; None where it takes part itself.
+        whole: as `prepare`, of a whole operation, see `tinyvid.bench.whole`; None if it has none.
     """
 
     name: str
     devices: tuple[str, ...]
     missing: Callable[[str], str | None]
     prepare: Callable[[Task, str], Contestant]
+    ways: Callable[[Peer, Task, str], list[Peer]] | None = None
+    whole: Callable[[Any, str], Contestant] | None = None
 
 
 def chosen(names: Iterable[str] | None, device: str) -> tuple[list[Peer], list[str]]:
@@ -97,20 +104,45 @@ def _torch_missing(device: str) -> str | None:
     return None
 
 
-def _torch(channels_last: bool, arithmetic: str = "float32") -> Callable[[Task, str], Contestant]:
+def _torch(
+    name: str, devices: tuple[str, ...], channels_last: bool = False, arithmetic: str = "float32"
+) -> Peer:
     def prepare(task: Task, device: str) -> Contestant:
         from tinyvid.bench import torch_peer
 
         return torch_peer.prepare(task, device, channels_last, arithmetic)
 
-    return prepare
+    def whole(what: Any, device: str) -> Contestant:
+        from tinyvid.bench import torch_peer
+
+        return torch_peer.whole(what, device, channels_last, arithmetic)
+
+    return Peer(name, devices, _torch_missing, prepare, whole=whole)
 
 
-_BOTH = ("cpu", "cuda")
+def _cudnn(name: str, arithmetic: str) -> Peer:
+    def missing(device: str) -> str | None:
+        from tinyvid.bench import cudnn
+
+        return cudnn.missing(device)
+
+    def ways(peer: Peer, task: Task, device: str) -> list[Peer]:
+        from tinyvid.bench import cudnn
+
+        return cudnn.ways(peer, task, device, arithmetic)
+
+    def prepare(task: Task, device: str) -> Contestant:
+        raise Unfit("its algorithms take part in its place")
+
+    return Peer(name, ("cuda",), missing, prepare, ways)
+
+
 PEERS = [
-    Peer("torch", _BOTH, _torch_missing, _torch(False)),
-    Peer("torch/channels_last", _BOTH, _torch_missing, _torch(True)),
-    Peer("torch/tf32", ("cuda",), _torch_missing, _torch(True, "tf32")),
-    Peer("torch/bf16", ("cuda",), _torch_missing, _torch(True, "bf16")),
+    _torch("torch", ("cpu", "cuda")),
+    _torch("torch/channels_last", ("cpu", "cuda"), True),
+    _torch("torch/tf32", ("cuda",), True, "tf32"),
+    _torch("torch/bf16", ("cuda",), True, "bf16"),
+    _cudnn("cudnn", "float32"),
+    _cudnn("cudnn/tf32", "tf32"),
     Peer("numpy", ("cpu",), lambda device: None, _numpy),
 ]

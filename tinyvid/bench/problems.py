@@ -21,6 +21,7 @@ from tinyvid.checking.suite import PROBLEMS
 from tinyvid.errors import UserError, nearest
 from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels import Kernel, kernels
+from tinyvid.kernels.flow.programs import work_of as flow_work
 from tinyvid.kernels.inspection.roofline import Work
 
 Arrays = tuple[np.ndarray, ...]
@@ -98,7 +99,7 @@ class Task:
         linear = self.kernel.op in ("conv3d", "conv2d") and self.case.groups == 1
         if self.case.large and linear:
             return _by_random_sums(self.kernel.pass_, args, self.geometry)
-        if self.case.large and self.kernel.op == "conv3d_relu_max_pool":
+        if self.case.large and self.kernel.name == "conv3d_relu_max_pool_fprop":
             return _by_value(args)
         function = BY_TAPS.get(self.kernel.name) if self.case.large else None
         how = "every element by filter taps in float64"
@@ -156,12 +157,12 @@ def _made(chosen: Any, wanted: Any, make: Any, batch: int | None, seed: int | No
         return rng.standard_normal(shape, np.float32)
 
     for case in chosen:
-        case = _of_batch(case, batch)
+        case = of_batch(case, batch)
         for kernel in wanted:
             args = make(case).call(kernel.pass_, array)
             if kernel.op == "lstm":
                 args = _as_in_a_network(kernel.pass_, args)
-            yield Task(kernel, case, args, _work(kernel, case, args))
+            yield Task(kernel, case, args, work_of(kernel, case, args))
 
 
 def _as_in_a_network(pass_: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -183,13 +184,14 @@ def _as_in_a_network(pass_: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return gh, gc, x, w_ih, w_hh, h0, c0, lengths, reverse, *saved
 
 
-def _of_batch(case: Any, batch: int | None) -> Any:
+def of_batch(case: Any, batch: int | None) -> Any:
     if batch is None:
         return case
     if batch < 1:
         raise UserError(f"--batch {batch}: at least 1")
-    if hasattr(case, "x"):
-        return replace(case, x=(batch, *case.x[1:]))
+    for sizes in ("x", "frames"):
+        if hasattr(case, sizes):
+            return replace(case, **{sizes: (batch, *getattr(case, sizes)[1:])})
     if case.lengths is not None:
         raise UserError(
             f"--batch {batch}: the sequences of {case.name!r} have lengths of their own"
@@ -207,12 +209,14 @@ def _named(name: str, known: Iterable[Any], what: str, attribute: str = "name") 
 # ---- what it is to do ----------------------------------------------------------------------------
 
 
-def _work(kernel: Kernel, case: Any, args: tuple[Any, ...]) -> Work:
+def work_of(kernel: Kernel, case: Any, args: tuple[Any, ...]) -> Work:
     """Return operations and bytes, each array once.
 
     Of an LSTM the operations are those of its products; a pooling has none that would matter.
     """
     read = sum(a.nbytes for a in args if isinstance(a, np.ndarray))
+    if kernel.pass_ == "flow":
+        return flow_work(kernel.op, case)
     shapes, flops = _outputs(kernel, case)
     return Work(flops, read, sum(size * count for size, count in shapes))
 
@@ -228,6 +232,9 @@ def _outputs(kernel: Kernel, case: Any) -> tuple[list[tuple[int, int]], int]:
         return [(4, n * length * i + weights + states)], 2 * products
     g = case.geometry
     if isinstance(g, ConvGeometry):
+        if hasattr(case, "pool") and kernel.pass_ == "wgrad":
+            weights = int(np.prod(g.w))
+            return [(4, weights)], 2 * weights * int(np.prod(case.pool.y)) // g.w[0]
         if hasattr(case, "pool"):
             outputs, offset = int(np.prod(case.pool.y)), taps.argmax_dtype(case.pool)
             return [(4, outputs), (offset.itemsize, outputs)], 2 * g.macs
@@ -302,6 +309,10 @@ def _conv_pool(x, w, bias, geometry, pool):
     return taps.max_fprop(np.maximum(y, y.dtype.type(0)), pool)
 
 
+def _conv_pool_wgrad(gy, argmax, x, geometry, pool):
+    return taps.conv_wgrad(taps.max_dgrad(gy, argmax, pool), x, geometry)
+
+
 def _normalised(x, mean, std, dtype):
     """Return (x / 255 - mean) / std of bytes `N C ...`."""
     offset, scale = (_beside(np.asarray(v, dtype), x) for v in (mean, std))
@@ -329,6 +340,7 @@ def _conv2d_dgrad(gy, w, geometry):
 
 BY_TAPS: dict[str, Callable[..., Any]] = {
     "conv3d_relu_max_pool_fprop": _conv_pool,
+    "conv3d_relu_max_pool_wgrad": _conv_pool_wgrad,
     "conv3d_fprop": taps.conv_fprop,
     "conv3d_dgrad": taps.conv_dgrad,
     "conv3d_wgrad": taps.conv_wgrad,

@@ -19,6 +19,7 @@ from tinyvid.errors import UserError
 
 FORMAT = 1
 OURS, PEER = "ours", "peer"
+UNKNOWN = Interval(0.0, math.nan, math.inf)
 
 
 @dataclass
@@ -52,6 +53,10 @@ class Measured:
         op, pass_, case: what was timed. shapes: in words.
         flops, moved: operations, and bytes that must be moved; 0 where they are not known.
         checked: what results were compared with, in words.
+        label: what it is called in a table; or empty.
+        goals: how many times as fast as each of some peers ours is meant to be, by their names.
+        within: the seconds that ours is meant to take at most; 0 where nothing is meant.
+        clocks: of a GPU, before and after; see `gpu.clocks`.
     """
 
     op: str
@@ -62,6 +67,10 @@ class Measured:
     moved: int
     checked: str
     lines: list[Line] = field(default_factory=list)
+    label: str = ""
+    goals: dict[str, float] = field(default_factory=dict)
+    within: float = 0.0
+    clocks: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def timed(self) -> list[Line]:
@@ -82,6 +91,34 @@ class Measured:
                 yield other, first, other
             else:
                 yield other, other, first
+
+    @property
+    def slowed(self) -> list[str]:
+        """What slowed the GPU down, in words."""
+        return list(dict.fromkeys(why for seen in self.clocks for why in seen["slowed down by"]))
+
+    def reached(self) -> list[tuple[str, str]]:
+        """Return (goal, what became of it) for each goal: `met`, `missed` or `cannot tell`.
+
+        It is met or missed if the whole interval lies on one side of it. A peer that was not timed
+        leaves it open.
+        """
+        ours = self.first(OURS)
+        found = []
+        for name, goal in self.goals.items():
+            peer = next((line for line in self.timed if line.name == name), None)
+            known = speed(ours, peer) if ours and peer else UNKNOWN
+            found.append((f"≥ {goal:g}× {name}", _beside(known, goal)))
+        if self.within:
+            known = median_interval(self.within / np.array(ours.seconds)) if ours else UNKNOWN
+            found.append((f"≤ {self.within * 1e6:g} µs", _beside(known, 1.0)))
+        return found
+
+
+def _beside(value: Interval, goal: float) -> str:
+    if value.low >= goal:
+        return "met"
+    return "missed" if value.high < goal else "cannot tell"
 
 
 def speed(ours: Line, other: Line) -> Interval:
@@ -201,6 +238,8 @@ def _cell(row: dict[str, Any], name: str) -> str:
         return ""
     if name == "ours/peer":
         return told(Interval(row["low"], row[name], row["high"]))
+    if name == "ms" and row[name] < 0.1:
+        return f"{row[name]:.2g}"
     return f"{row[name]:.0%}" if name == "of ceiling" else figure(row[name])
 
 
@@ -213,8 +252,12 @@ def told(ratio: Interval) -> str:
     """Return a ratio with its interval and what it says."""
     if not math.isfinite(ratio.high):
         return f"{figure(ratio.middle)} cannot tell: too few rounds"
-    ends = f"({figure(ratio.low)}–{figure(ratio.high)})"
-    return f"{figure(ratio.middle)} {ends} {verdict(ratio)}"
+    return f"{ends(ratio)} {verdict(ratio)}"
+
+
+def ends(ratio: Interval) -> str:
+    """Return a ratio with its interval."""
+    return f"{figure(ratio.middle)} ({figure(ratio.low)}–{figure(ratio.high)})"
 
 
 def read(path: Path) -> Results:

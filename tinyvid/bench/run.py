@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from tinyvid.bench.gpu import captured, clocks
 from tinyvid.bench.peers import Contestant, Peer, Unfit
 from tinyvid.bench.problems import Arrays, Expectation, Task
 from tinyvid.bench.results import OURS, PEER, Line, Measured
@@ -18,6 +19,8 @@ from tinyvid.errors import UserError
 from tinyvid.kernels import Kernel, Variant
 from tinyvid.kernels.registry import TARGETS
 from tinyvid.trace import size_text
+
+SMALL = 1e-4  # seconds on a GPU, below which Python's launch of a call would count
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,19 @@ class _Entry:
         self.last = None  # so that its memory can be used again
         self.last = self.contestant.run()
 
+    def shorten(self, timer: Timer) -> None:
+        """Where a call is so short that to launch it takes longer, time a CUDA graph of it."""
+        captured = self.contestant.captured
+        if captured is None or timer(self, 3) / 3 > SMALL:
+            return
+        try:
+            replay = captured(self.contestant.run)
+        except Exception as error:  # a library may do what no graph can hold
+            self.line.note = f"not as a graph: {error}"
+        else:
+            self.contestant = replace(self.contestant, run=replay)
+            self.line.note = "replayed as a graph"
+
     def check(self) -> None:
         """Note what is wrong with the last result, and let go of it."""
         try:
@@ -72,22 +88,36 @@ class _Entry:
 
 
 def measure(task: Task, settings: Settings) -> Measured:
-    """Check and time all contestants of a task.
-
-    One whose result is wrong, before or after, or that fails, has a fault and no times.
-    """
+    """Check and time all contestants of a task; see `race`."""
     expected = task.expectation()
     measured = Measured(
         task.kernel.op,
         task.kernel.pass_,
         task.case.name,
-        _shapes(task),
+        shapes(task.case),
         task.work.flops,
         task.work.bytes,
         expected.how,
     )
+    return race(measured, _contestants(task, settings, expected), settings)
+
+
+Prepare = Callable[[], tuple[Contestant, Expectation]]
+
+
+def race(
+    measured: Measured, contestants: Iterable[tuple[str, str, Prepare]], settings: Settings
+) -> Measured:
+    """Check and time contestants, and add their lines to what is measured.
+
+    One whose result is wrong, before or after, or that fails, has a fault and no times.
+
+    Args:
+        contestants: (name, role, how to prepare it), the one that the others are compared with
+            first.
+    """
     entries = []
-    for name, role, prepare in _contestants(task, settings, expected):
+    for name, role, prepare in contestants:
         line = Line(name, role)
         measured.lines.append(line)
         try:
@@ -107,21 +137,23 @@ def measure(task: Task, settings: Settings) -> Measured:
             entries.append(entry)
     if settings.check_only or not entries:
         return measured
+    for entry in entries:
+        entry.shorten(settings.timer)
+    watch = clocks if settings.device == "cuda" else dict
+    before = watch()
     times = interleave(
         {entry.line.name: entry for entry in entries}, settings.seconds, settings.timer
     )
+    measured.clocks = [seen for seen in (before, watch()) if seen]
     for entry in entries:
         entry.check()
         taken = times[entry.line.name].tolist()
         if entry.line.fault is None:
             entry.line.seconds = taken
-            entry.line.note = "" if taken else TOO_SLOW
+            entry.line.note = entry.line.note if taken else TOO_SLOW
         else:
             entry.line.fault = f"right at first, but after timing: {entry.line.fault}"
     return measured
-
-
-Prepare = Callable[[], tuple[Contestant, Expectation]]
 
 
 def _contestants(
@@ -133,8 +165,9 @@ def _contestants(
     for variant in variants(task.kernel, settings, args):
         ours.append((variant.name, OURS, _ours(task, variant, args, settings.device, expected)))
     peers: list[tuple[str, str, Prepare]] = [
-        (peer.name, PEER, partial(_theirs, peer, task, settings.device, expected))
+        (one.name, PEER, partial(_theirs, one, task, settings.device, expected))
         for peer in settings.peers
+        for one in _ways(peer, task, settings.device)
     ]
     return peers[:1] + ours if settings.ladder else ours + peers
 
@@ -160,6 +193,20 @@ def variants(kernel: Kernel, settings: Settings, args: tuple) -> list[Variant]:
     return [kernel.select(*args, device=settings.device)]
 
 
+def _ways(peer: Peer, task: Task, device: str) -> list[Peer]:
+    """Return the peers that take part in a peer's place; itself if it has no others."""
+    if peer.ways is None:
+        return [peer]
+    try:
+        return peer.ways(peer, task, device)
+    except Exception as error:  # is told when it is prepared
+        return [replace(peer, prepare=partial(_raise, error))]
+
+
+def _raise(error: Exception, *_: Any) -> Any:
+    raise error
+
+
 def _theirs(
     peer: Peer, task: Task, device: str, expected: Expectation
 ) -> tuple[Contestant, Expectation]:
@@ -172,7 +219,9 @@ def _ours(task: Task, variant: Variant, args: tuple, device: str, expected: Expe
         if why:
             raise Unfit(why)
         exact = task.expectation(variant.rounds) if variant.rounds else expected
-        return Contestant(lambda: variant.run(*args, device=device), _host), exact
+        graph = captured if device == "cuda" else None
+        run = partial(variant.run, *args, device=device)
+        return Contestant(run, _host, captured=graph), exact
 
     return prepare
 
@@ -190,20 +239,21 @@ def _placed(task: Task, device: str) -> tuple:
     for place, a in enumerate(task.args):
         if isinstance(a, np.ndarray) and a.dtype != np.int64:  # lengths stay where they are
             inside = a.ndim > 3 and place not in filters
-            a = _channels_last(a, device) if inside else to_device(a, device)
+            a = channels_last(a, device) if inside else to_device(a, device)
         placed.append(a)
     return tuple(placed)
 
 
-def _channels_last(a: np.ndarray, device: str) -> Any:
+def channels_last(a: np.ndarray, device: str = "cpu") -> Any:
     """Return `N C ...` as a view of a new array `N ... C`."""
     inner = to_device(np.ascontiguousarray(np.moveaxis(a, 1, -1)), device)
     return inner.transpose(0, a.ndim - 1, *range(1, a.ndim - 1))
 
 
-def _shapes(task: Task) -> str:
-    """Return the sizes of the case: those of x and of the filter or window, or an LSTM's."""
-    case = task.case
+def shapes(case: Any) -> str:
+    """Return the sizes of a case: of x and the filter or window, an LSTM's, or of frames."""
+    if hasattr(case, "frames"):
+        return f"frames {size_text(case.frames)}"
     if not hasattr(case, "x"):
         return f"N {case.batch}, L {case.steps}, I {case.inputs}, H {case.hidden}"
     over = ("w", case.w) if hasattr(case, "w") else ("window", case.window)

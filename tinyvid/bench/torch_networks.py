@@ -14,11 +14,20 @@ import torch
 
 from tinyvid import models, nn
 from tinyvid.models import parts
+from tinyvid.models.multires import Fovea, Streams
 from tinyvid.models.single_frame import SingleFrameModel
 
 
+class NoTwin(Exception):
+    """What of a network is not known in PyTorch."""
+
+
 def twin(module: nn.Module) -> torch.nn.Module:
-    """Return a PyTorch module that computes the same, with copies of the weights."""
+    """Return a PyTorch module that computes the same, with copies of the weights.
+
+    Raises:
+        NoTwin: it has a layer that is not known here.
+    """
     peer = _convert(module)
     state = {name: torch.tensor(t.numpy()) for name, t in module.state_dict().items()}
     double = any(v.dtype == torch.float64 for v in state.values())
@@ -40,6 +49,10 @@ def _convert(m: nn.Module) -> torch.nn.Module:
     if isinstance(m, (nn.MaxPool2d, nn.MaxPool3d)):
         kind = t.MaxPool2d if isinstance(m, nn.MaxPool2d) else t.MaxPool3d
         return kind(m.kernel_size, m.stride, m.padding, m.dilation, ceil_mode=m.ceil_mode)
+    if isinstance(m, (nn.AvgPool2d, nn.AvgPool3d)):
+        kind = t.AvgPool2d if isinstance(m, nn.AvgPool2d) else t.AvgPool3d
+        window = (m.kernel_size, m.stride, m.padding)
+        return kind(*window, m.ceil_mode, m.count_include_pad, m.divisor_override)
     if isinstance(m, nn.LocalResponseNorm):
         return t.LocalResponseNorm(m.size, m.alpha, m.beta, m.k)
     if isinstance(m, nn.Linear):
@@ -57,7 +70,7 @@ def _convert(m: nn.Module) -> torch.nn.Module:
             return _fill(shell(), m)
     if isinstance(m, models.parts.Network):
         return _fill(_Network(m), m)
-    raise TypeError(f"no peer for {type(m).__name__}")
+    raise NoTwin(f"no {type(m).__name__} in PyTorch is written down here")
 
 
 def _fill(shell: torch.nn.Module, m: nn.Module) -> torch.nn.Module:
@@ -71,6 +84,7 @@ class _Network(torch.nn.Module):
         super().__init__()
         self.kind: Any = type(m)
         self.clip = getattr(m, "clip", None)  # which late fusion checks
+        self.fuse_pool1 = False  # of C3D: the same results, layer by layer
 
     def forward(self, x):
         return self.kind.forward(self, x)
@@ -101,6 +115,17 @@ class _PerFrame(torch.nn.Sequential):
         return y.permute(0, 2, 1, 3, 4) if y.ndim == 5 else y
 
 
+class _Fovea(torch.nn.Module):
+    def forward(self, x):
+        h, w = x.shape[2:]
+        return x[:, :, h // 4 :, w // 4 :][:, :, : h // 2, : w // 2]
+
+
+class _Streams(torch.nn.Module):
+    def forward(self, x):
+        return torch.cat([stream(x) for stream in self.children()], 1)
+
+
 class _FirstAndLastFrame(torch.nn.Module):
     def forward(self, x):
         return torch.cat([x[:, :, :1], x[:, :, -1:]], 2)
@@ -121,6 +146,8 @@ class _SingleFrame(torch.nn.Module):
 
 _SHELLS = {
     parts.PerFrame: _PerFrame,
+    Fovea: _Fovea,
+    Streams: _Streams,
     nn.Sequential: torch.nn.Sequential,
     nn.GlobalAvgPool: _GlobalAvgPool,
     parts.FirstAndLastFrame: _FirstAndLastFrame,

@@ -18,6 +18,7 @@ from tinyvid.kernels.conv2d.cases import UINT8_CASES as CONV2D_UINT8
 from tinyvid.kernels.conv3d.cases import CASES as CONV3D
 from tinyvid.kernels.conv3d.cases import UINT8_CASES as CONV3D_UINT8
 from tinyvid.kernels.conv3d_relu_max_pool.cases import CASES as CONV_POOL
+from tinyvid.kernels.flow.cases import CASES as FLOW
 from tinyvid.kernels.lstm.cases import CASES as LSTM
 from tinyvid.kernels.pool3d.cases import CASES as POOL3D
 from tinyvid.tensor import Tensor
@@ -32,17 +33,26 @@ class Problem:
 
     Attributes:
         name: of the case.
-        call: gives the arguments of a pass, from (pass, random array of a shape).
-        fn, inputs: the differentiable operation, and the shapes of its arguments.
+        call: gives the arguments of a pass that it must have, from (pass, random array of a shape).
+        fn, inputs: the differentiable operation, and the shapes of its arguments; fn is None where
+            nothing is differentiated, as of an optical flow.
         terms: gives, from a pass, the most products that an element of its result sums up; None
             where results are no sums of products of unit variance.
+        finish: gives what fprop takes besides, a bias and whether to take the ReLU, from a random
+            array of a shape; benchmarks time the sums alone.
     """
 
     name: str
     call: Callable[[str, Callable[..., np.ndarray]], tuple]
-    fn: Callable[..., Any]
+    fn: Callable[..., Any] | None
     inputs: tuple[tuple[int, ...], ...]
     terms: Callable[[str], int] | None = None
+    finish: Callable[[Callable[..., np.ndarray]], tuple] | None = None
+
+    def arguments(self, pass_: str, array: Callable[..., np.ndarray]) -> tuple:
+        """Return all arguments of a pass, those of `finish` included."""
+        finish = self.finish if pass_ == "fprop" else None
+        return (*self.call(pass_, array), *(finish(array) if finish else ()))
 
     @property
     def elements(self) -> int:
@@ -62,10 +72,15 @@ def _convolution(case: Any, op: Callable[..., Tensor]) -> Problem:
         letters = {"fprop": "xw", "dgrad": "yw", "wgrad": "yx"}[pass_]
         return (*(array(*getattr(geometry, letter)) for letter in letters), geometry)
 
+    def finish(array: Callable[..., np.ndarray]) -> tuple:
+        # Whole numbers, which TF32 and bf16 hold too: a bias is not rounded with the operands.
+        return np.rint(2 * array(*case.w[:1])), True
+
     def fn(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return op(x, w, b, case.stride, case.padding, case.dilation, case.groups)
 
-    return Problem(case.name, call, fn, (case.x, case.w, case.w[:1]), partial(_terms, geometry))
+    inputs = case.x, case.w, case.w[:1]
+    return Problem(case.name, call, fn, inputs, partial(_terms, geometry), finish)
 
 
 def _terms(geometry: Any, pass_: str) -> int:
@@ -99,6 +114,10 @@ def _conv_pool(case: Any) -> Problem:
     sizes = case.window, case.stride, case.padding, case.dilation, case.groups
 
     def call(pass_: str, array: Callable[..., np.ndarray]) -> tuple:
+        if pass_ == "wgrad":
+            # Any cells may be the largest; those of a pooling of other numbers are as good.
+            _, argmax = _reference("max_pool3d_fprop")(array(*case.geometry.y), case.pool)
+            return array(*case.pool.y), argmax, array(*case.x), case.geometry, case.pool
         return array(*case.x), array(*case.w), array(*case.w[:1]), case.geometry, case.pool
 
     def fn(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
@@ -161,6 +180,13 @@ def _lstm(case: Any) -> Problem:
     return Problem(case.name, call, fn, ((n, length, i), state, state, *weights))
 
 
+def _flow(case: Any, *settings: Any) -> Problem:
+    def call(pass_: str, array: Callable[..., np.ndarray]) -> tuple:
+        return *case.pair(array), *settings
+
+    return Problem(case.name, call, None, (case.frames, case.frames))
+
+
 # Each operation with kernels: its cases, and how to make a problem of one.
 PROBLEMS: dict[str, tuple[list, Callable[[Any], Problem]]] = {
     "conv3d": (CONV3D, lambda case: _convolution(case, ops.conv3d)),
@@ -171,6 +197,8 @@ PROBLEMS: dict[str, tuple[list, Callable[[Any], Problem]]] = {
     "max_pool3d": (POOL3D, _max_pool),
     "avg_pool3d": ([c for c in POOL3D if c.dilation == (1, 1, 1)], _avg_pool),
     "lstm": (LSTM, _lstm),
+    "tvl1": (FLOW, lambda case: _flow(case, case.settings)),
+    "horn_schunck": (FLOW, lambda case: _flow(case, case.alpha, case.iterations)),
 }
 
 

@@ -19,7 +19,7 @@ def arguments(
     found = []
     for problem in problems_of(kernel, variant, "emulator"):
         rng = np.random.default_rng(0)
-        args = problem.call(kernel.pass_, partial(_random, rng, dtype))
+        args = problem.arguments(kernel.pass_, partial(_random, rng, dtype))
         if variant.unfit is None or variant.unfit(*args) is None:
             found.append((problem.name, args))
     return found

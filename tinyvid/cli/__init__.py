@@ -10,7 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from tinyvid.cli import bench, evaluate, gradcheck, inspect, kernels, train
+from tinyvid.cli import (
+    baseline,
+    bench,
+    convert,
+    data,
+    evaluate,
+    flow,
+    fuse,
+    gradcheck,
+    inspect,
+    kernels,
+    reproduce,
+    train,
+)
 from tinyvid.cli.shown import Command, Group
 from tinyvid.errors import UserError
 
@@ -62,10 +75,16 @@ app.command("train", cls=Command, rich_help_panel=_TRAINING)(train.train)
 app.command("test", cls=Command, rich_help_panel=_TRAINING)(evaluate.evaluate)
 app.command("predict", cls=Command, rich_help_panel=_TRAINING)(evaluate.predict)
 app.command("crossval", cls=Command, rich_help_panel=_TRAINING)(train.crossval)
+app.command("baseline", cls=Command, rich_help_panel=_TRAINING)(baseline.baseline)
+app.command("fuse", cls=Command, rich_help_panel=_TRAINING)(fuse.fuse)
+app.command("reproduce", cls=Command, rich_help_panel=_TRAINING)(reproduce.reproduce)
+app.command("convert", cls=Command, rich_help_panel=_TRAINING)(convert.convert)
+app.command("flow", cls=Command, rich_help_panel=_LOOKING)(flow.flow)
 app.command("models", cls=Command, rich_help_panel=_LOOKING)(inspect.models)
 app.command("summary", cls=Command, rich_help_panel=_LOOKING)(inspect.summary)
 app.command("budget", cls=Command, rich_help_panel=_LOOKING)(inspect.budget)
 app.command("gradcheck", cls=Command, rich_help_panel=_LOOKING)(gradcheck.gradcheck)
+app.add_typer(data.app, name="data", rich_help_panel=_LOOKING)
 app.add_typer(kernels.app, name="kernels", rich_help_panel=_LOOKING)
 app.add_typer(bench.app, name="bench", rich_help_panel=_LOOKING)
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tinyvid.cli.bench_goals import goals
 from tinyvid.cli.bench_show import STYLES, Show, new_console, running
 from tinyvid.cli.shown import Command, Group
 from tinyvid.errors import UserError
+
+if TYPE_CHECKING:
+    from tinyvid.bench.results import Measured
 
 # The operations that have kernels, and what to call them.
 OPS = {
@@ -25,6 +29,8 @@ OPS = {
     "max_pool3d": "3-D max pooling",
     "avg_pool3d": "3-D average pooling",
     "lstm": "the LSTM",
+    "tvl1": "optical flow by TV-L1",
+    "horn_schunck": "optical flow by Horn and Schunck's method",
 }
 NO_PEER = "none"
 
@@ -65,6 +71,12 @@ def _kernels(op: str) -> Callable[..., None]:
         ladder: Annotated[
             bool, typer.Option("--ladder", help="Every variant, each beside the first peer.")
         ] = False,
+        whole: Annotated[
+            bool,
+            typer.Option(
+                "--whole", help="The operation through the engine: forward, forward+backward."
+            ),
+        ] = False,
         device: Annotated[str, typer.Option(help="cpu, cuda, or emulator with --check.")] = "cpu",
         batch: Annotated[int | None, typer.Option(help="N, instead of the case's own.")] = None,
         script: Annotated[
@@ -85,8 +97,13 @@ def _kernels(op: str) -> Callable[..., None]:
         from tinyvid.bench.problems import tasks
         from tinyvid.bench.run import Settings, measure
         from tinyvid.bench.timing import processor_timer
+        from tinyvid.bench.whole import measure_whole, wholes
 
         settings = Settings(device, check_only=check)  # says first what cannot be
+        if whole and (variant or ladder or script):
+            raise UserError(
+                "--whole runs what the operation chooses: no --variant, --ladder, --with"
+            )
         added = _added_by(script, op) if script else []
         names = [] if device == "emulator" or peer == [NO_PEER] else peer
         found, skipped = peers.chosen(names, device)
@@ -101,12 +118,18 @@ def _kernels(op: str) -> Callable[..., None]:
         settings = Settings(
             device, wanted, ladder, tuple(found), _limit(seconds, quick), check, timer
         )
-        work = tasks(op, case or (), pass_ or (), batch, quick, seed, wanted)
+        some: Iterable[Measured]
+        if whole:
+            operations = wholes(op, case or (), pass_ or (), batch, quick)
+            some = (measure_whole(operation, settings) for operation in operations)
+        else:
+            work = tasks(op, case or (), pass_ or (), batch, quick, seed, wanted)
+            some = (measure(task, settings) for task in work)
         with running(op, device, skipped, out, ceilings=not check, timer=timer) as show:
             if added:
                 _check_added(op, added, device, show)
-            for task in work:
-                show(measure(task, settings))
+            for measured in some:
+                show(measured)
 
     run.__doc__ = f"Time {OPS[op]}."
     return run
@@ -114,6 +137,9 @@ def _kernels(op: str) -> Callable[..., None]:
 
 for _op in OPS:
     app.command(_op, cls=Command)(_kernels(_op))
+
+
+app.command(cls=Command)(goals)
 
 
 @app.command(cls=Command)
@@ -168,17 +194,23 @@ def pipeline(
     size: Annotated[int, typer.Option(help="Height and width of a clip.")] = 112,
     batch: Annotated[int, typer.Option(help="Clips of a batch.")] = 8,
     workers: Annotated[int, typer.Option(help="Threads that decode; 0 for none.")] = 2,
+    memory: Annotated[int, typer.Option(help="MiB of decoded videos that may be kept.")] = 1024,
     model: Annotated[
-        str, typer.Option(help="The network whose training waits for data.")
-    ] = "slow_fusion",
+        list[str] | None,
+        typer.Option(help="A network whose training waits for data, on clips of its own size."),
+    ] = None,
     seconds: Seconds = None,
     quick: Quick = False,
     out: Out = None,
 ) -> None:
     """Time decoding and augmentation, and how long a training waits for data."""
+    from tinyvid import models
     from tinyvid.bench.pipeline import loader, measure_decoding, measure_waiting, written_videos
     from tinyvid.data import open_data
 
+    chosen = model or ["worked_early_fusion", "worked_slow_fusion"]
+    networks = [(name, models.entry(name)) for name in chosen]
+    limit = _limit(seconds, quick)
     with (
         tempfile.TemporaryDirectory() as folder,
         running("pipeline", "cpu", [], out, ceilings=False) as show,
@@ -186,13 +218,20 @@ def pipeline(
         if data is None:
             show.say("writing H.264 videos to decode")
         videos = open_data(data or written_videos(Path(folder), 1 if quick else 2))
-        source = loader(videos, (frames, size), batch, workers)
-        decoding = measure_decoding(source, _limit(seconds, quick))
-        show(decoding)
-        for line in decoding.timed:
-            show.say(f"{1 / line.median:.0f} clips a second")
-        waiting, _ = measure_waiting(source, model, _limit(seconds, quick))
-        show(waiting)
+        kept = memory << 20
+        for train, keep in ((False, False), (True, False), (True, True)):
+            source = loader(videos, (frames, size), batch, workers, train, kept if keep else 0)
+            if keep and not source.keeps:
+                show.say(f"the videos do not fit into --memory {memory}: none is kept")
+                continue
+            decoding = measure_decoding(source, limit)
+            show(decoding)
+            for line in decoding.timed:
+                show.say(f"{1 / line.median:.0f} clips a second")
+        for name, entry in networks:
+            _, depth, _, side = entry.clip
+            source = loader(videos, (depth, side), batch, workers, memory=kept)
+            show(measure_waiting(source, name, limit)[0])
 
 
 @app.command(cls=Command)

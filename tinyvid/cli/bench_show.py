@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
     from tinyvid.bench.machine import Ceilings
     from tinyvid.bench.results import Line, Measured, Results
+    from tinyvid.bench.statistics import Interval
 
-HEADER = f"{'':26}{'ms':>9}{'±':>6}{'GFLOP/s':>9}{'GB/s':>7}{'ceiling':>9}  ours/peer"
+HEADER = f"{'':22}{'ms':>8}{'±':>5}{'GFLOP/s':>8}{'GB/s':>6}{'roof':>6} ours/peer"
 LEGEND = """\
 ms         median of a call       ±  half of the distance between the quartiles
-ceiling    share of what a large product or a large copy, in this run, would allow
-ours/peer  how many times as fast ours is, and the 95 % interval; above 1 ours is faster"""
+roof       share of what a large product or copy, in this run, would allow
+ours/peer  how many times as fast ours is, and its 95 % interval"""
 STYLES = {"faster": "green", "slower": "red", "same": "", "cannot tell": "yellow"}
+GOAL_STYLES = {"met": "green", "missed": "red", "cannot tell": "yellow"}
 
 
 class Show:
@@ -36,14 +38,14 @@ class Show:
         self.console.print(text, style=style, markup=False, highlight=False)
 
     def __call__(self, one: Measured) -> None:
-        from tinyvid.bench.results import speed, told
+        from tinyvid.bench.results import speed
         from tinyvid.bench.statistics import verdict
 
         self.sample()
         self.results.measured.append(one)
         self.say(f"\n{one.op} {one.pass_} {one.case}", "bold")
         rounds = f"{len(one.timed[0].seconds)} rounds" if one.timed else ""
-        work = [f"{one.flops / 1e9:.3g} GFLOP" * bool(one.flops), _bytes(one.moved), rounds]
+        work = [_operations(one.flops), _bytes(one.moved), rounds]
         about = " · ".join(part for part in (one.shapes, *work) if part)
         self.say(f"  {about}", "dim")
         ratios = {id(at): speed(ours, peer) for at, ours, peer in one.pairs()}
@@ -52,12 +54,16 @@ class Show:
             if id(line) in ratios:
                 found = ratios[id(line)]
                 style = STYLES[verdict(found)]
-                text += f"  {told(found)}"
+                text += f" {_told(found)}"
             if line.fault:
                 style = "bold red"
-            self.say(f"  {line.name:<24}{text}".rstrip(), style)
+            self.say(f"  {line.name:<20}{text}".rstrip(), style)
             if line.note and line.seconds:
                 self.say(f"    {line.note}")
+        if one.slowed:
+            self.say(f"  the GPU was slowed down by {', '.join(one.slowed)}", "yellow")
+        for goal, said in one.reached():
+            self.say(f"  goal {goal}: {said}", GOAL_STYLES[said])
 
     def sample(self) -> None:
         if self.ceilings is not None:
@@ -75,9 +81,9 @@ class Show:
         rates = (one.flops / line.median / 1e9, one.moved / line.median / 1e9)
         bound = self.results.bound(one)
         ms = line.median * 1e3
-        cells = [(figure(ms) if ms >= 1 else f"{ms:.4f}").rjust(9)]
-        cells += [f"{spread(line.seconds):.0%}".rjust(6), figure(rates[0]).rjust(9)]
-        cells += [figure(rates[1]).rjust(7), f"{bound / line.median:.0%}".rjust(9)]
+        cells = [(figure(ms) if ms >= 1 else f"{ms:.4f}").rjust(8)]
+        cells += [f"{spread(line.seconds):.0%}".rjust(5), figure(rates[0]).rjust(8)]
+        cells += [figure(rates[1]).rjust(6), f"{bound / line.median:.0%}".rjust(6)]
         blank = (True, True, bool(one.flops), bool(one.moved), bool(bound))
         return "".join(c if b else " " * len(c) for c, b in zip(cells, blank, strict=True))
 
@@ -133,6 +139,10 @@ def _finish(show: Show, name: str, out: Path | None) -> None:
         show.say(f"ours beside the peers: {told}", "bold")
     if "cannot tell" in verdicts:
         show.say("this machine is too noisy to tell some of them: take more --seconds", "yellow")
+    reached = [said for one in results.measured for _, said in one.reached()]
+    if reached:
+        told = ", ".join(f"{reached.count(v)} {v}" for v in GOAL_STYLES if v in reached)
+        show.say(f"goals: {told}", "bold")
     if any(noisy(one) for one in results.measured):
         show.say("times vary by more than 20 %: only the ratios mean anything", "yellow")
     if out is not None:
@@ -145,6 +155,25 @@ def _finish(show: Show, name: str, out: Path | None) -> None:
     if failed:
         show.say(f"{len(failed)} failed", "bold red")
         raise typer.Exit(1)
+
+
+def _told(ratio: Interval) -> str:
+    """Return a ratio in the 25 columns that are left for it."""
+    from tinyvid.bench.results import figure
+    from tinyvid.bench.statistics import verdict
+
+    said = verdict(ratio)
+    if ratio.low <= 0:
+        return f"{figure(ratio.middle)} too few rounds"
+    middle = "" if said == "cannot tell" else f"{figure(ratio.middle)} "
+    return f"{middle}({figure(ratio.low)}–{figure(ratio.high)}) {said}"
+
+
+def _operations(count: int) -> str:
+    unit, size = next(
+        (u, s) for u, s in (("G", 1e9), ("M", 1e6), ("", 1)) if count >= s / 10 or s == 1
+    )
+    return f"{count / size:.3g} {unit}FLOP" if count else ""
 
 
 def _bytes(count: int) -> str:

@@ -23,8 +23,8 @@ LEGEND = """\
 RF         receptive field of a unit, clipped to the clip [unclipped, if larger]
 MACs       multiply-accumulates: convolutions, linear layers, LSTMs
 FLOPs      floating-point operations, 2 for each multiply-accumulate
-training   bytes kept for one clip's backward pass: what each operation gave:
-           of a convolution three: without the bias, with the bias, after ReLU
+training   bytes kept for one clip's backward pass: what each layer gave, where
+           convolution, ReLU and pooling do not run as one operation
 inference  bytes alive while a layer runs; in total, their peak"""
 PIPED_WIDTH = 200  # no terminal, no reason to break lines
 
@@ -92,16 +92,20 @@ def summary(
             metavar="<key=value>",
         ),
     ] = None,
+    batch: Annotated[int, typer.Option(help="Clips of the training step.")] = 4,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of tables.")] = False,
 ) -> None:
     """Show a network layer by layer: sizes, receptive fields, arithmetic, memory.
 
-    Sizes are those of one clip. Nothing is computed, so that large networks
-    take no longer.
+    Sizes are those of one clip; below the tables, the most memory that a step
+    of training holds. Nothing is computed, so that large networks take no
+    longer.
     """
     from tinyvid import models as networks
     from tinyvid import nn
+    from tinyvid.budget import binary
+    from tinyvid.step_memory import step_memory
     from tinyvid.summary import summarise, total
     from tinyvid.trace import size_text
 
@@ -121,6 +125,8 @@ def summary(
         _print_rows(console, rows, total(rows))
         convs = sum(row.macs for row in rows if row.layer.startswith("Conv"))
         console.print(f"convolutions alone: {count(convs)}MAC = {count(2 * convs)}FLOP")
+        peak = binary(step_memory(model, sizes, batch).peak)
+        console.print(f"a training step on {batch} clips holds {peak} of arrays (SGD, CPU)")
     if as_json:
         _print_json(every)
     elif as_csv:

@@ -25,7 +25,7 @@ app = typer.Typer(cls=Group, no_args_is_help=False, rich_markup_mode="rich")
 
 LEGEND = """\
 moved   shared: wavefronts, each one word from every bank; global: sectors of 32 bytes
-fewest  how few would do for as many lanes and bytes; 1.00x is perfect"""
+fewest  how few would do for as many lanes and bytes; a ratio of 1.00x is perfect"""
 
 
 @app.callback(invoke_without_command=True)
@@ -34,6 +34,12 @@ def kernels(
     variant: Annotated[
         str | None, typer.Option(help="A variant or a target: cuda/tiled, cuda, reference.")
     ] = None,
+    op: Annotated[
+        str | None, typer.Option(help="An operation: conv3d. What is known of its kernels.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="What is known of all kernels, 1500 lines.")
+    ] = False,
     run: Annotated[
         bool,
         typer.Option(
@@ -41,12 +47,19 @@ def kernels(
         ),
     ] = False,
 ) -> None:
-    """List the kernels: what is checked of each, what it compiles to, what bounds it.
+    """List the kernels: which variants there are, and on which devices they run.
 
+    --op, --variant and --all tell what is checked of each, what it compiles to and what bounds it.
     No GPU is needed, and no time was measured on one.
     """
-    if context.invoked_subcommand is None:
-        certificate.show(variant, run)
+    if context.invoked_subcommand is not None:
+        return
+    if everything and (op or variant):
+        raise UserError("--all tells of every kernel: leave out --op and --variant, or --all")
+    if everything or op or variant or run:
+        certificate.show(variant, op, run)
+    else:
+        certificate.overview()
 
 
 @app.command(cls=Command)
@@ -294,7 +307,7 @@ def table(counts: list[LineCount], width: int = 80) -> Table:
         place = f"{Path(c.place.file).name}:{c.place.line}" if len(files) > 1 else str(c.place.line)
         numbers = map(str, (c.bytes, c.requests, c.moved, c.fewest))
         rows.append([place, f"{c.space} {c.access}", *numbers, f"{c.ratio:.2f}x"])
-    names = ["line", "access", "bytes", "requests", "moved", "fewest", ""]
+    names = ["line", "access", "bytes", "requests", "moved", "fewest", "ratio"]
     widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
     room = width - sum(widths) - len(widths)
     found = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")

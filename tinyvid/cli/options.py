@@ -13,7 +13,7 @@ from tinyvid.errors import UserError, nearest
 Data = Annotated[
     str | None,
     typer.Option(
-        help="A folder of class folders, a CSV of path,label,group, or verbs.",
+        help="A folder of class folders, a CSV of path,label,group, ucf101:FOLDER, or verbs.",
         metavar="<path|verbs>",
         show_default=False,
     ),
@@ -21,7 +21,7 @@ Data = Annotated[
 TrainingData = Annotated[
     str | None,
     typer.Option(
-        help="A folder of class folders, a CSV of path,label,group, or verbs.",
+        help="A folder of class folders, a CSV of path,label,group, ucf101:FOLDER, or verbs.",
         metavar="<path|verbs>",
         show_default="verbs",
     ),
@@ -69,3 +69,14 @@ def check_fusion(fusion: str) -> None:
 def given(named: Mapping[str, object]) -> dict[str, object]:
     """The keys that have an option of their own, without those that were not given."""
     return {key: value for key, value in named.items() if value is not None}
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds of a text such as "0,1,2"."""
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds {text}: give whole numbers with commas, such as 0,1,2") from None
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds {text}: seeds must be different, and not negative")
+    return seeds

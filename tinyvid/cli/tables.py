@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from tinyvid.crossval import CrossValidation
+    from tinyvid.folds import CrossValidation
     from tinyvid.metrics import Metrics
     from tinyvid.predict import Prediction
 

@@ -21,6 +21,7 @@ from tinyvid.cli.options import (
     TrainingData,
     check_fusion,
     given,
+    parse_seeds,
 )
 from tinyvid.errors import UserError
 
@@ -61,6 +62,10 @@ def train(
     val_fraction: Annotated[
         float | None, typer.Option(help="Share of the training videos that validates; 0 for none.")
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Start from these weights of the same network, as safetensors."),
+    ] = None,
     device: Device = None,
     show_config: Annotated[
         bool, typer.Option("--show-config", help="Print the whole config as TOML, and stop.")
@@ -97,6 +102,7 @@ def train(
         "data.fold": fold,
         "data.val_fraction": val_fraction,
         "run.device": device,
+        "model.weights": str(weights) if weights is not None else None,
     }
     if resume and config is None:
         config = folder_to_resume(out, model, data) / "config.toml"
@@ -202,7 +208,7 @@ def crossval(
                 settings,
                 folder,
                 by=by,
-                seeds=_seeds(seeds),
+                seeds=parse_seeds(seeds),
                 clips=clips,
                 crops=crops,
                 fusion=fusion,
@@ -214,13 +220,3 @@ def crossval(
             raise typer.Exit(130) from None
     print_crossval(console, result, f"{model} on {settings.data.path}: Video Hit@1")
     console.print(f"in {folder}: crossval.csv, confusion.png", highlight=False, soft_wrap=True)
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        seeds = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds {text}: give whole numbers with commas, such as 0,1,2") from None
-    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds {text}: seeds must be different, and not negative")
-    return seeds

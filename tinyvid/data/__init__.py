@@ -9,14 +9,20 @@
 
 A video is decoded by exact frame index (`video`), a clip is a list of such indices (`clips`),
 pictures are changed a whole clip at a time (`transforms`), sets of videos come from folders,
-lists or a generator (`sets`, `verbs`), are split by group (`splits`), and are read in parallel
-(`loader`), optionally through a cache on disk (`cache`).
+lists or a generator (`sets`, `official`, `verbs`), are split by group (`splits`), and are read in
+parallel (`loader`), optionally through a cache on disk (`cache`).
 """
 
 from tinyvid.data.clips import PAD_POLICIES, Clip, ClipSpec, is_short, random_clip, uniform_clips
 from tinyvid.data.loader import Batch, ClipLoader
 from tinyvid.data.sets import Video, VideoSet, check_clip_length, open_data
-from tinyvid.data.splits import assert_no_leak, group_folds, leave_group_out, split_by_group
+from tinyvid.data.splits import (
+    assert_no_leak,
+    group_folds,
+    leave_group_out,
+    official_fold,
+    split_by_group,
+)
 from tinyvid.data.transforms import Augment, normalise
 from tinyvid.data.verbs import VERBS, verb_video, write_verbs
 from tinyvid.data.video import VideoError, VideoInfo, probe, read_frames
@@ -39,6 +45,7 @@ __all__ = [
     "is_short",
     "leave_group_out",
     "normalise",
+    "official_fold",
     "open_data",
     "probe",
     "random_clip",

@@ -18,6 +18,7 @@ import numpy as np
 
 from tinyvid.data.cache import FrameCache
 from tinyvid.data.clips import ClipSpec, random_clip, uniform_clips
+from tinyvid.data.memory import FrameMemory, bytes_of
 from tinyvid.data.sets import FileSet, Video, VideoSet, check_clip_length
 from tinyvid.data.transforms import Augment, centre_crop, three_crops
 from tinyvid.errors import UserError
@@ -66,7 +67,9 @@ class ClipLoader:
 
     `workers` threads read at most `prefetch` batches ahead (PyAV lets go of the interpreter
     while it decodes); 0 reads in the calling thread. They stop when the iterator ends, is closed
-    or is forgotten. With `cache`, videos are decoded once, scaled, and kept in that folder.
+    or is forgotten. With `cache`, videos are decoded once, scaled, and kept in that folder. Without
+    it they are kept in memory instead, in training from files whose scaled frames take at most
+    `memory` bytes in all; of larger sets nothing is kept, and only what a clip needs is decoded.
     `drop_last` leaves out an incomplete last batch. In training a last batch of a single clip is
     joined to the one before it: batch norm cannot tell how one value of a channel varies.
 
@@ -88,15 +91,19 @@ class ClipLoader:
         prefetch: int = 2,
         augment: Augment | None = None,
         cache: str | Path | None = None,
+        memory: int = 0,
         drop_last: bool = False,
     ):
-        lowest = {"batch_size": 1, "clips_per_video": 1, "seed": 0, "workers": 0, "prefetch": 1}
-        given = dict(
-            zip(lowest, (batch_size, clips_per_video, seed, workers, prefetch), strict=True)
-        )
-        for name, value in given.items():
-            if value < lowest[name]:
-                raise UserError(f"{name} must be at least {lowest[name]}, not {value}")
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("clips_per_video", clips_per_video, 1),
+            ("seed", seed, 0),
+            ("workers", workers, 0),
+            ("prefetch", prefetch, 1),
+            ("memory", memory, 0),
+        ):
+            if value < least:
+                raise UserError(f"{name} must be at least {least}, not {value}")
         if crops not in (1, 3) or (train and crops != 1):
             raise UserError(f"crops must be 1 or, in testing, 3, not {crops}")
         if not videos.videos:
@@ -109,6 +116,16 @@ class ClipLoader:
         self.augment = augment or Augment()
         self.drop_last = drop_last
         self._cache = FrameCache(cache) if cache is not None else None
+        self._memory: FrameMemory | None = None
+        if train and cache is None and isinstance(videos, FileSet):
+            infos = (videos.probe(video) for video in videos.videos)
+            if bytes_of(infos, spec.source_side) <= memory:
+                self._memory = FrameMemory(videos, spec.source_side)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether videos are kept in memory once they were decoded."""
+        return self._memory is not None
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -205,6 +222,8 @@ class ClipLoader:
 
     def _frames(self, video: Video, indices: np.ndarray) -> np.ndarray:
         side = self.spec.source_side
+        if self._memory is not None:
+            return self._memory.frames(video)[indices]
         if self._cache is None or not isinstance(self.videos, FileSet):
             return self.videos.read(video, indices, side)
         info = self.videos.probe(video)

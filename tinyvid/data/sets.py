@@ -16,12 +16,14 @@ import numpy as np
 
 from tinyvid.data.cache import FrameCache
 from tinyvid.data.clips import ClipSpec, is_short
+from tinyvid.data.official import Fold, find_files, read_lists, split_spec
 from tinyvid.data.video import EXTENSIONS, VideoError, VideoInfo, probe, read_frames
 from tinyvid.errors import UserError, nearest
 
 CSV_COLUMNS = ("path", "label", "group")
 CSV_IN_FOLDER = "clips.csv"
 
+MOST_TOLD = 20  # unusable files of an error; data sets have thousands
 STRAY = "lies beside the class folders, so its class is unknown"
 
 
@@ -39,13 +41,15 @@ class VideoSet(ABC):
     """Videos with their classes, and how to read them.
 
     classes: the names of the labels. videos: the usable ones. skipped: (path, reason) of each
-    file that could not be used. source: what names them, such as a folder or a CSV file.
+    file that could not be used. source: what names them, such as a folder or a CSV file. folds: of
+    a set with official ones, the names that train and those that test, fold by fold.
     """
 
     classes: list[str]
     videos: list[Video]
     skipped: list[tuple[str, str]]
     source: str = ""
+    folds: Sequence[Fold] = ()
 
     @abstractmethod
     def probe(self, video: Video) -> VideoInfo:
@@ -82,9 +86,9 @@ class FileSet(VideoSet):
     """Videos in files. Each is decoded once, `workers` at a time, to find out what it holds.
 
     With `strict` the first unusable file raises its VideoError, otherwise it is listed in
-    `skipped`. `stray` are files known to be unusable before they are looked into: they belong to
-    no class. `cache` names a folder that remembers what was found. `progress` is called with
-    (files looked into, files in all) after each.
+    `skipped`. `unusable` are (path, reason) of those known to be so before they are looked into:
+    they belong to no class, or are not there. `cache` names a folder that remembers what was found.
+    `progress` is called with (files looked into, files in all) after each.
     """
 
     def __init__(
@@ -93,16 +97,17 @@ class FileSet(VideoSet):
         videos: list[Video],
         *,
         strict: bool = False,
-        stray: Sequence[Path] = (),
+        unusable: Sequence[tuple[str, str]] = (),
+        folds: Sequence[Fold] = (),
         source: str = "",
         workers: int = 2,
         cache: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ):
-        self.classes, self.videos, self.source = classes, [], source
-        self.skipped = [(str(path), STRAY) for path in stray]
-        if strict and stray:
-            raise VideoError(stray[0], STRAY)
+        self.classes, self.videos, self.source, self.folds = classes, [], source, folds
+        self.skipped = list(unusable)
+        if strict and unusable:
+            raise VideoError(*unusable[0])
         self._infos: dict[str, VideoInfo] = {}
         look = FrameCache(cache).probe if cache is not None else probe
 
@@ -128,9 +133,11 @@ class FileSet(VideoSet):
         empty = [f"\n  {name}" for name, n in self.counts().items() if n == 0]
         if empty:
             bad = [f"\n  {path}: {reason}" for path, reason in self.skipped]
+            more = f"\n  and {len(bad) - MOST_TOLD} more" if len(bad) > MOST_TOLD else ""
+            told = "".join(bad[:MOST_TOLD]) + more
             raise UserError(
                 f"no usable video of {len(empty)} of {len(classes)} classes:{''.join(empty)}\n"
-                + (f"{len(bad)} files cannot be used:{''.join(bad)}\n" if bad else "")
+                + (f"{len(bad)} files cannot be used:{told}\n" if bad else "")
                 + "add videos, or take the classes out"
             )
 
@@ -158,7 +165,13 @@ def open_data(
     expression `group_pattern` finds in the path (its first group if it has one). A CSV file, or a
     folder with `clips.csv` in it: columns path (relative to the CSV), label, group; others are
     ignored, and without `group` each video is a group of its own. Semicolons may take the place of
-    commas. Files take the options `workers`, `cache` (see FileSet). Or "verbs", the synthetic
+    commas. Files take the options `workers`, `cache` (see FileSet).
+
+    "ucf101:FOLDER", and so for `hmdb51` and `sports1m`: the videos below FOLDER that the official
+    lists name, with their folds and groups; options `lists`, the folder of the lists where they
+    lie elsewhere, and `classes`, some of the classes. Listed videos that are not there are skipped.
+
+    Or "verbs", the synthetic
     set, whose options are those of `verbs.VerbSet`; nothing is read to open it, and `progress`
     not called.
 
@@ -174,6 +187,15 @@ def open_data(
         return VerbSet(**options)
     check_exists(spec)
     stray: list[Path] = []
+    name, folder = split_spec(spec)
+    if name:
+        _check_options(spec, options, ["workers", "cache", "lists", "classes"])
+        given = {key: options.pop(key, None) for key in ("lists", "classes")}
+        classes, videos, folds, absent = _from_lists(name, folder, **given)
+        options |= {"unusable": absent, "folds": folds}
+        return FileSet(
+            classes, videos, strict=strict, source=str(spec), progress=progress, **options
+        )
     if path.is_dir() and not (path / CSV_IN_FOLDER).is_file():
         _check_options(spec, options, ["workers", "cache", "group_pattern"])
         classes, videos, stray = _from_folder(path, options.pop("group_pattern", None))
@@ -181,13 +203,13 @@ def open_data(
         path = path / CSV_IN_FOLDER if path.is_dir() else path
         _check_options(spec, options, ["workers", "cache"])
         classes, videos = _from_csv(path)
-    options |= {"strict": strict, "stray": stray, "source": str(path), "progress": progress}
-    return FileSet(classes, videos, **options)
+    options |= {"strict": strict, "source": str(path), "progress": progress}
+    return FileSet(classes, videos, unusable=[(str(file), STRAY) for file in stray], **options)
 
 
 def check_exists(spec: str | Path) -> None:
     """Raise UserError unless `spec` is a folder, a file that may be a CSV, or "verbs"."""
-    path = Path(spec)
+    path = split_spec(spec)[1]
     if path.is_file() and path.suffix.lower() in EXTENSIONS:
         raise UserError(
             f"{spec} is a video: to train or test, give a folder of class folders or a CSV file; "
@@ -199,6 +221,14 @@ def check_exists(spec: str | Path) -> None:
             f"the columns {','.join(CSV_COLUMNS)}, or 'verbs' for the built-in synthetic set"
             + (f".{nearest(str(spec), ['verbs'])}" if nearest(str(spec), ["verbs"]) else "")
         )
+
+
+def absolute(spec: str | Path) -> str:
+    """Return a name of data that holds from any folder."""
+    if str(spec) == "verbs":
+        return "verbs"
+    name, path = split_spec(spec)
+    return f"{name}:{path.resolve()}" if name else str(path.resolve())
 
 
 def describe(videos: VideoSet) -> str:
@@ -243,6 +273,29 @@ def _check_options(spec: str | Path, options: dict[str, Any], known: Sequence[st
                 f"data {str(spec)!r} has no option {name!r}: it takes strict, {', '.join(known)}."
                 + nearest(name, known)
             )
+
+
+def _from_lists(
+    name: str, root: Path, lists: str | Path | None, classes: Sequence[str] | None
+) -> tuple[list[str], list[Video], list[Fold], list[tuple[str, str]]]:
+    """Return the classes, the videos, the folds, and the listed videos that are not there."""
+    listed = read_lists(name, root if lists is None else Path(lists))
+    for action in classes or ():
+        if action not in listed.classes:
+            raise UserError(f"{name} has no class {action!r}.{nearest(action, listed.classes)}")
+    kept = list(classes) if classes is not None else listed.classes
+    labels = {listed.classes.index(action): i for i, action in enumerate(kept)}
+    wanted = {v: (labels[old], g) for v, (old, g) in listed.videos.items() if old in labels}
+    found = find_files(wanted, root)
+    videos = [
+        Video(str(found[v]), label, group, v) for v, (label, group) in wanted.items() if v in found
+    ]
+    absent = [
+        (str(root / v), f"is not there, and {listed.source[v].name} names it")
+        for v in wanted
+        if v not in found
+    ]
+    return kept, videos, listed.folds, absent
 
 
 def _from_folder(

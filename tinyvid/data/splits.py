@@ -59,6 +59,24 @@ def group_folds(videos: VideoSet, k: int, seed: int = 0) -> list[tuple[VideoSet,
     return [_part(videos, {g for g, f in fold_of.items() if f == i}) for i in range(k)]
 
 
+def official_fold(videos: VideoSet, k: int) -> tuple[VideoSet, VideoSet]:
+    """Return what trains and what tests in the k-th official fold, from 1, of a set that has them.
+
+    Raises UserError if there is no such fold, or none of its videos is there.
+    """
+    if not 1 <= k <= len(videos.folds):
+        raise UserError(f"{videos.source} has {len(videos.folds)} official folds, and no {k}th")
+    sides = []
+    for what, names in zip(("train", "test"), videos.folds[k - 1], strict=True):
+        side = videos.subset(i for i, video in enumerate(videos.videos) if video.name in names)
+        if not side.videos:
+            raise UserError(
+                f"{videos.source}: none of the {len(names)} videos that {what} in fold {k} is there"
+            )
+        sides.append(side)
+    return sides[0], sides[1]
+
+
 def assert_no_leak(*parts: VideoSet) -> None:
     """Raise UserError if a group, or a video, is in more than one of `parts`."""
     for what in ("group", "path"):

@@ -104,13 +104,17 @@ def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     from av import VideoFrame
     from av.video.reformatter import VideoReformatter
 
+    from tinyvid.data.video import view_of
+
     converter = VideoReformatter()
     out = np.empty((len(frames), *size, 3), np.uint8)
     for i, picture in enumerate(frames):
         frame = VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-        out[i] = converter.reformat(
-            frame, width=size[1], height=size[0], interpolation="AREA", threads=1
-        ).to_ndarray()
+        out[i] = view_of(
+            converter.reformat(
+                frame, width=size[1], height=size[0], interpolation="AREA", threads=1
+            )
+        )
     return out
 
 
@@ -236,7 +240,9 @@ def colour(
     mean = frames.mean(axis=(0, 1, 2)) @ LUMA if contrast != 1 else 0.0
     offset = brightness * (1 - contrast) * mean
     if saturation == 1 and hue == 0:  # a function of one byte: a table of 256 entries
-        return _to_uint8(np.arange(256) * gain + offset)[frames]
+        table = _to_uint8(np.arange(256) * gain + offset)
+        looked_up = frames.tobytes().translate(table.tobytes())
+        return np.frombuffer(looked_up, np.uint8).reshape(frames.shape)
     turn = np.exp(2j * np.pi * hue) * saturation
     plane = np.array([[1, 0, 0], [0, turn.real, -turn.imag], [0, turn.imag, turn.real]])
     matrix = gain * np.linalg.inv(RGB_TO_YIQ) @ plane @ RGB_TO_YIQ

@@ -32,7 +32,7 @@ import numpy as np
 
 from tinyvid.data.sets import Video, VideoSet
 from tinyvid.data.transforms import resize_short_side
-from tinyvid.data.video import VideoInfo
+from tinyvid.data.video import VideoInfo, write_video
 from tinyvid.errors import UserError, nearest
 
 # (name, coordinate that moves, whether the path is run backwards)
@@ -378,19 +378,12 @@ def write_verbs(
     codec: str = "libx264",
 ) -> Path:
     """Write `n` videos of each verb as class folders of MP4 files, and return the folder."""
-    import av
-
     folder = Path(folder)
     for index in range(n * len(VERBS)):
         label = VERBS[index % len(VERBS)]
         (folder / label).mkdir(parents=True, exist_ok=True)
-        with av.open(str(folder / label / f"{index:06d}.mp4"), "w") as container:
-            stream = container.add_stream(codec, rate=fps)
-            stream.width = stream.height = size
-            stream.pix_fmt = "yuv420p"
-            for picture in verb_video(seed, index, label, frames=frames, size=size):
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode())
+        pictures = verb_video(seed, index, label, frames=frames, size=size)
+        write_video(folder / label / f"{index:06d}.mp4", pictures, fps, codec)
     return folder
 
 

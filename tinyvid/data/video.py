@@ -7,11 +7,12 @@ PyAV is imported when the first file is opened, not before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -23,6 +24,9 @@ EXTENSIONS = frozenset((
     ".ogv", ".ts", ".mts", ".m2ts", ".gif",
 ))
 # fmt: on
+
+# Codecs in whose streams a picture says of itself that no other refers to it.
+UNREFERRED = ("h264", "mpeg4")
 
 
 class VideoError(UserError):
@@ -166,28 +170,33 @@ def _read_from_keys(
     """Read the sorted frames `distinct`, jumping to the key frame before each where that helps.
 
     A frame is recognised by its time stamp. Frames are only taken at or after the key frame in
-    presentation order, so that none is used whose references lie before the jump. Should the
+    presentation order, so that none is used whose references lie before the jump. Of the frames
+    in between, those that no other refers to are passed over, see `_Decoder.only`. Should the
     container land elsewhere, fewer pictures come back and the caller decodes from the start.
     """
     index_of = {p: i for i, p in enumerate(info.pts)}
     to_picture = _Picture(short_side)
     pictures: dict[int, np.ndarray] = {}
     with _Decoder(path) as decoder:
-        frames, position = decoder.frames(), -1  # `position`: the last frame that was decoded
+        if info.codec in UNREFERRED:
+            # key frames too: by them we see where we are
+            decoder.only = {info.pts[i] for i in (*distinct.tolist(), *info.keys)}
+        frames, position = decoder.frames(), -1  # `position`: the last frame that was seen
+        landed = False  # whether the key frame that decoding starts at has come
         for want in distinct.tolist():
             key = info.keys[int(np.searchsorted(info.keys, want, side="right")) - 1]
             if key > want:  # the file does not begin with a key frame
                 key = 0
             if key > position + 1:
                 decoder.seek(info.pts[key])
-                frames, position = decoder.frames(), key - 1
+                frames, position, landed = decoder.frames(), key - 1, False
             for frame in frames:
                 index = index_of.get(frame.pts, -1)
                 if index < position + 1:  # leading frames of the key frame, or an unknown one
                     continue
-                if index != position + 1:
+                if index > want or not (landed or index == position + 1):
                     return {}
-                position = index
+                position, landed = index, True
                 if index == want:
                     pictures[want] = to_picture(frame)
                     break
@@ -198,7 +207,13 @@ class _Decoder:
     """An open file and its first video stream, decoded in the calling thread alone.
 
     Parallel work is over files, so a decoder's own threads would only compete with it.
+
+    Attributes:
+        only: time stamps of the frames that are needed; None for all. Of the others, those that
+            no other frame refers to (most of the B pictures) are not decoded.
     """
+
+    only: set[int] | None = None
 
     def __init__(self, path: str | Path):
         import av
@@ -251,6 +266,9 @@ class _Decoder:
                 if packet is None:
                     break
                 cut = packet.is_corrupt
+                if self.only is not None:
+                    needed = packet.pts is None or packet.pts in self.only
+                    self.stream.codec_context.skip_frame = "DEFAULT" if needed else "NONREF"
                 frames = packet.decode()
             except self._av.error.FFmpegError as error:
                 if count:
@@ -290,10 +308,64 @@ class _Picture:
                 self.size = scaled_size(frame.height, frame.width, self.short_side)
             self.rotation = _rotation(frame)
         height, width = self.size
-        picture = self.converter.reformat(
+        scaled = self.converter.reformat(
             frame, width=width, height=height, format="rgb24", interpolation="AREA", threads=1
-        ).to_ndarray()
+        )
+        picture = view_of(scaled)
         return np.rot90(picture, self.rotation // 90) if self.rotation else picture
+
+
+def view_of(frame: Any) -> np.ndarray:
+    """Return the picture of an `rgb24` frame, uint8 (H, W, 3), as a view of its memory."""
+    plane = frame.planes[0]
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
+    return rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
+
+
+class VideoWriter:
+    """A new video file, written picture by picture, uint8 (H, W, 3) RGB of one size.
+
+    Sides must be even: colour is kept at half their resolution.
+    """
+
+    def __init__(self, path: str | Path, fps: float, codec: str = "libx264"):
+        import av
+
+        self._frame_of = av.VideoFrame.from_ndarray
+        self._container = av.open(str(path), "w")
+        rate = Fraction(fps).limit_denominator(1001)
+        self._stream = cast(Any, self._container.add_stream(codec, rate=rate))
+        self._stream.pix_fmt = "yuv420p"
+        self._begun = False
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, picture: np.ndarray) -> None:
+        """Write the next picture."""
+        if not self._begun:
+            self._stream.height, self._stream.width = picture.shape[:2]
+            self._begun = True
+        frame = self._frame_of(np.ascontiguousarray(picture), format="rgb24")
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Write what the encoder still holds, and the end of the file."""
+        if self._begun:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+
+
+def write_video(
+    path: str | Path, pictures: Iterable[np.ndarray], fps: float, codec: str = "libx264"
+) -> None:
+    """Write pictures as they come; see `VideoWriter`."""
+    with VideoWriter(path, fps, codec) as writer:
+        for picture in pictures:
+            writer.add(picture)
 
 
 def scaled_size(height: int, width: int, short_side: int) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from tinyvid.models.karpathy import (
     KarpathySlowFusion,
 )
 from tinyvid.models.late_fusion import LateFusion
+from tinyvid.models.multires import KarpathyMultires, Multires
 from tinyvid.models.parts import Network
 from tinyvid.models.single_frame import SingleFrame
 from tinyvid.models.slow_fusion import SlowFusion
@@ -65,6 +66,9 @@ WORKED: Clip = (3, 20, 64, 64)
 
 MODELS: dict[str, Entry] = {
     "single_frame": Entry(SingleFrame, SMALL, 10, "2-D CNN, frames averaged"),
+    "multires": Entry(Multires, SMALL, 10, "2-D CNNs of fovea and context", {"streams": "both"}),
+    "fovea": Entry(Multires, SMALL, 10, "2-D CNN, middle of the frame", {"streams": "fovea"}),
+    "context": Entry(Multires, SMALL, 10, "2-D CNN, frame at half size", {"streams": "context"}),
     "late_fusion": Entry(
         LateFusion,
         SMALL,
@@ -81,6 +85,27 @@ MODELS: dict[str, Entry] = {
     "worked_slow_fusion": Entry(WorkedSlowFusion, WORKED, 10, "the worked example, slow"),
     "karpathy_single_frame": Entry(
         KarpathySingleFrame, (3, 1, 170, 170), 487, "Karpathy 2014, one frame"
+    ),
+    "karpathy_multires": Entry(
+        KarpathyMultires,
+        (3, 1, 178, 178),
+        487,
+        "Karpathy 2014, fovea and context",
+        {"streams": "both"},
+    ),
+    "karpathy_fovea": Entry(
+        KarpathyMultires,
+        (3, 1, 178, 178),
+        487,
+        "Karpathy 2014, fovea alone",
+        {"streams": "fovea"},
+    ),
+    "karpathy_context": Entry(
+        KarpathyMultires,
+        (3, 1, 178, 178),
+        487,
+        "Karpathy 2014, context alone",
+        {"streams": "context"},
     ),
     "karpathy_late_fusion": Entry(
         KarpathyLateFusion, (3, 16, 170, 170), 487, "Karpathy 2014, two frames"
@@ -105,7 +130,7 @@ MODELS: dict[str, Entry] = {
 
 
 # Networks of the literature that somebody may ask for, and what they wait for.
-NOT_BUILT = {"two_stream": "it needs optical flow, which is not built either"}
+NOT_BUILT = {"two_stream": "it needs stacks of optical flow as clips"}
 
 
 def names() -> list[str]:

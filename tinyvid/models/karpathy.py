@@ -49,7 +49,8 @@ def _norm() -> nn.LocalResponseNorm:
     return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.5, k=2.0)
 
 
-def _layers_2d(channels: int, width: int) -> dict[str, nn.Module]:
+def layers_2d(channels: int, width: int) -> dict[str, nn.Module]:
+    """Return the layers of a frame, conv1 to pool5; `channels` is what conv1 takes."""
     layers: dict[str, nn.Module] = {}
     for i, (factor, size, stride) in enumerate(FILTERS, 1):
         conv = nn.Conv2d(channels, factor * width, size, stride, 0 if i == 1 else size // 2)
@@ -63,7 +64,8 @@ def _layers_2d(channels: int, width: int) -> dict[str, nn.Module]:
     return layers
 
 
-def _head(size: int, hidden: int, num_classes: int, dropout: float) -> dict[str, nn.Module]:
+def head(size: int, hidden: int, num_classes: int, dropout: float) -> dict[str, nn.Module]:
+    """Return the fully connected layers, for so many features."""
     return {
         "flatten": nn.Flatten(),
         "fc6": relu_init(nn.Linear(size, hidden)),
@@ -101,9 +103,9 @@ class KarpathySingleFrame(SingleFrameModel):
         hidden: int = 4096,
         dropout: float = 0.5,
     ):
-        layers = _layers_2d(clip[0], width)
+        layers = layers_2d(clip[0], width)
         size = features(nn.Sequential(layers), (clip[0], *clip[2:]))
-        self.frames = PerFrame(layers | _head(size, hidden, num_classes, dropout))
+        self.frames = PerFrame(layers | head(size, hidden, num_classes, dropout))
         self.average = AverageOfFrames()
 
 
@@ -125,9 +127,9 @@ class KarpathyEarlyFusion(Network):
         hidden: int = 4096,
         dropout: float = 0.5,
     ):
-        self.trunk = nn.Sequential(_layers_2d(clip[0] * clip[1], width))
+        self.trunk = nn.Sequential(layers_2d(clip[0] * clip[1], width))
         size = features(self.trunk, clip)
-        self.head = nn.Sequential(_head(size, hidden, num_classes, dropout))
+        self.head = nn.Sequential(head(size, hidden, num_classes, dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.trunk(x))
@@ -155,9 +157,9 @@ class KarpathyLateFusion(Network):
         dropout: float = 0.5,
     ):
         self.select = FirstAndLastFrame()
-        self.frames = PerFrame(_layers_2d(clip[0], width))
+        self.frames = PerFrame(layers_2d(clip[0], width))
         size = features(nn.Sequential(self.select, self.frames), clip)
-        self.head = nn.Sequential(_head(size, hidden, num_classes, dropout))
+        self.head = nn.Sequential(head(size, hidden, num_classes, dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.frames(self.select(x)))
@@ -211,7 +213,7 @@ class KarpathySlowFusion(Network):
                 layers[f"pool{i}"] = nn.MaxPool3d((1, 2, 2))
             channels = factor * width
         self.trunk = nn.Sequential(layers)
-        self.head = nn.Sequential(_head(features(self.trunk, clip), hidden, num_classes, dropout))
+        self.head = nn.Sequential(head(features(self.trunk, clip), hidden, num_classes, dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.trunk(x))

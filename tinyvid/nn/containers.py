@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
+from tinyvid.nn.joined import run_first
 from tinyvid.nn.module import Module
 
 Self = TypeVar("Self", bound="_Ordered")
@@ -50,6 +51,9 @@ class Sequential(_Ordered):
 
     `Sequential(Conv3d(3, 12, 3), ReLU())` and `Sequential(conv1=Conv3d(3, 12, 3), relu1=ReLU())`
     are the same network; the names appear in `state_dict`.
+
+    A convolution, its ReLU and its pooling run as one operation, with results that are the same to
+    rounding, unless a hook, or a `forward` put in the place of a module's own, looks between them.
     """
 
     def __init__(self, *modules: Module | Mapping[str, Module], **named: Module):
@@ -65,8 +69,10 @@ class Sequential(_Ordered):
         return Sequential(dict(chosen))  # the children keep their names
 
     def forward(self, x: Any) -> Any:
-        for module in self:
-            x = module(x)
+        modules = list(self)
+        while modules:
+            count, x = run_first(modules, x)
+            del modules[:count]
         return x
 
 

@@ -10,6 +10,7 @@ from tinyvid.errors import UserError
 from tinyvid.nn.layers import positive
 from tinyvid.nn.module import Buffer, Module, Parameter
 from tinyvid.ops.norm import batch_norm, layer_norm, local_response_norm
+from tinyvid.recompute import is_recomputing
 from tinyvid.tensor import Tensor, no_grad
 
 
@@ -62,8 +63,9 @@ class _BatchNorm(Module):
             )
         momentum = self.momentum
         if self.training and self.num_batches_tracked is not None:
-            with no_grad():
-                self.num_batches_tracked.copy_(self.num_batches_tracked.data + 1)
+            if not is_recomputing():
+                with no_grad():
+                    self.num_batches_tracked.copy_(self.num_batches_tracked.data + 1)
             if momentum is None:
                 momentum = 1 / self.num_batches_tracked.item()
         return batch_norm(

@@ -8,13 +8,14 @@ in the gradient, and each step is a differentiable operation.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tinyvid import kernels
 from tinyvid.device import one_device
 from tinyvid.errors import UserError
-from tinyvid.geometry import conv_geometry, pool_geometry
-from tinyvid.ops.conv import _dgrad, _passes, _wgrad
-from tinyvid.ops.pool import _scatter
+from tinyvid.geometry import ConvGeometry, PoolGeometry, conv_geometry, pool_geometry
+from tinyvid.ops.conv import _dgrad, _fprop, _passes, _wgrad, cast_bias
+from tinyvid.ops.pool import _gather, _scatter
 from tinyvid.ops.reduce import sum
 from tinyvid.tensor import Edge, Tensor, as_tensor, record, takes_arrays
 
@@ -54,7 +55,7 @@ def conv3d_relu_max_pool(
         raise UserError(
             f"conv3d_relu_max_pool: weight must be (K, C/groups, T, R, S), not of shape {w.shape}"
         )
-    b = None if bias is None else as_tensor(bias)
+    b = None if bias is None else cast_bias("conv3d_relu_max_pool", bias, w)
     arrays = [input.data, w.data] if b is None else [input.data, w.data, b.data]
     one_device("conv3d_relu_max_pool", *arrays)
     geometry = conv_geometry(input.shape, w.shape, stride, padding, dilation, groups)
@@ -70,11 +71,29 @@ def conv3d_relu_max_pool(
     def unpooled(gy: Tensor, y: Tensor) -> Tensor:
         return _scatter(rectified(gy, y), argmax, pool)
 
+    def wgrad(gy: Tensor, y: Tensor) -> Tensor:
+        if w.device == "cpu":
+            return _wgrad_at(rectified(gy, y), argmax, input, geometry, pool)
+        return _wgrad(unpooled(gy, y), input, geometry, passes)
+
     edges: list[Edge] = [
         (input, lambda gy, y: _dgrad(unpooled(gy, y), w, geometry, passes)),
-        (w, lambda gy, y: _wgrad(unpooled(gy, y), input, geometry, passes)),
+        (w, wgrad),
     ]
     if b is not None:
         # Each gradient goes to one cell, and the bias was added to them all.
         edges.append((b, lambda gy, y: sum(rectified(gy, y), (0, 2, 3, 4))))
     return record(array, *edges, saved=(input, w))
+
+
+def _wgrad_at(
+    gy: Tensor, argmax: Any, x: Tensor, geometry: ConvGeometry, pool: PoolGeometry
+) -> Tensor:
+    """Return gw of what was pooled: as of `_wgrad(_scatter(gy, argmax, pool), x)`."""
+    passes = _passes("conv3d")
+    return record(
+        kernels.conv3d_relu_max_pool_wgrad(gy.data, argmax, x.data, geometry, pool),
+        (gy, lambda ggw, gw: _gather(_fprop(x, ggw, geometry, passes), argmax, pool)),
+        (x, lambda ggw, gw: _dgrad(_scatter(gy, argmax, pool), ggw, geometry, passes)),
+        saved=(gy, x),
+    )

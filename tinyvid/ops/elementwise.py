@@ -20,6 +20,8 @@ from tinyvid.errors import UserError
 from tinyvid.ops.reduce import unbroadcast
 from tinyvid.tensor import Tensor, _mode, _wrap, as_tensor, attach, copied, record, takes_arrays
 
+LARGE = 2**16  # elements from which on compiled loops on all threads pay
+
 
 def unary(rule: Callable[..., Any], saves: bool = True) -> Callable[..., Callable[..., Tensor]]:
     """Make a differentiable operation of a function of one array.
@@ -219,10 +221,26 @@ def sigmoid(input: Any) -> Any:
     return np.tanh(_float(input) * 0.5) * 0.5 + 0.5
 
 
-@unary(lambda g, y, a: g * (y > 0), saves=False)
+@unary(lambda g, y, a: through_relu(g, y), saves=False)
 def relu(input: Any) -> Any:
     """Return max(input, 0); the gradient at 0 is 0."""
+    if type(input) is np.ndarray and input.size >= LARGE:
+        from tinyvid.kernels.rectifier import rectified  # not for less: it loads Numba
+
+        return rectified(input)
     return np.maximum(input, input.dtype.type(0))
+
+
+def through_relu(g: Any, y: Any) -> Any:
+    """Return the gradient with respect to a of y = relu(a), from that of y: tensors or arrays."""
+    y = _bare(y)
+    if isinstance(g, Tensor):
+        return record(through_relu(g.data, y), (g, lambda gg, _: through_relu(gg, y)))
+    if type(g) is np.ndarray and g.size >= LARGE:
+        from tinyvid.kernels.rectifier import where_positive
+
+        return where_positive(g, y)
+    return g * (y > 0)
 
 
 @unary(lambda g, y, a: g * np.sign(_bare(a)))

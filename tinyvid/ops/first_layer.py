@@ -16,9 +16,8 @@ from tinyvid.device import one_device
 from tinyvid.errors import UserError
 from tinyvid.geometry import ConvGeometry, conv_geometry
 from tinyvid.kernels import Kernel
-from tinyvid.ops.elementwise import cast, scale
-from tinyvid.ops.reduce import sum
-from tinyvid.tensor import Edge, Tensor, as_tensor, record
+from tinyvid.ops.conv import cast_bias, record_finished
+from tinyvid.tensor import Tensor, as_tensor, record
 
 
 class _Clip(NamedTuple):
@@ -40,18 +39,14 @@ _CONV3D = _Passes(kernels.conv3d_uint8_fprop, kernels.conv3d_uint8_wgrad)
 def _fprop(
     clip: _Clip, w: Tensor, passes: _Passes, bias: Tensor | None = None, relu: bool = False
 ) -> Tensor:
-    x, mean, std, geometry = clip
-
-    def before_relu(gy: Tensor, y: Tensor) -> Tensor:
-        return scale(gy, y.data > 0) if relu else gy
-
-    edges: list[Edge] = [(w, lambda gy, y: _wgrad(before_relu(gy, y), clip, passes))]
-    if bias is not None:
-        all_but_K = (0, *range(2, len(geometry.y)))
-        edges.append((bias, lambda gy, y: sum(before_relu(gy, y), all_but_K)))
     b = None if bias is None else bias.data
-    array = passes.fprop(x, w.data, mean, std, geometry, b, relu, device=w.device)
-    return record(array, *edges)
+    return record_finished(
+        passes.fprop(clip.x, w.data, *clip[1:], b, relu, device=w.device),
+        (w, lambda gy, y: _wgrad(gy, clip, passes)),
+        saved=(),
+        bias=bias,
+        relu=relu,
+    )
 
 
 def _wgrad(gy: Tensor, clip: _Clip, passes: _Passes) -> Tensor:
@@ -142,10 +137,5 @@ def _convolve(op, input, weight, bias, mean, std, sizes, relu) -> Tensor:
         raise UserError(f"{op}: weight must be {wanted}, not {w.shape}")
     one_device(op, x.data, w.data)
     clip = _Clip(x.data, tuple(mean), tuple(std), conv_geometry(x.shape, w.shape, *sizes))
-    if bias is None:
-        return _fprop(clip, w, passes, None, relu)
-    b = cast(bias, w.dtype)
-    if b.shape != w.shape[:1]:
-        raise UserError(f"bias of shape {b.shape} for {w.shape[0]} output channels")
-    one_device(op, w.data, b.data)
+    b = None if bias is None else cast_bias(op, bias, w)
     return _fprop(clip, w, passes, b, relu)

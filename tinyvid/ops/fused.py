@@ -26,7 +26,25 @@ def fused(
         composed: given the inputs, computes the same result by differentiable operations; its
             gradients are used there instead.
     """
-    # The rules of all inputs share one backward: (g, its values, recorded?) and the gradients.
+    return record_jointly(array, inputs, lambda g: _gradients(g, inputs, backward, composed))
+
+
+def record_jointly(
+    array: np.ndarray,
+    inputs: Sequence[Tensor],
+    gradients: Callable[[Tensor], dict[int, Tensor]],
+    saved: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """Record a result whose rules for all inputs are one.
+
+    Args:
+        array: the result.
+        inputs: what it was computed from.
+        gradients: given the gradient of the result, returns that of each input that needs one,
+            by its place.
+        saved: the tensors whose values `gradients` reads; by default the inputs.
+    """
+    # (g, its values, recorded?), and the gradients found for it
     key: tuple = (None, None, None)
     found: dict[int, Tensor] = {}
 
@@ -35,7 +53,7 @@ def fused(
             nonlocal key, found
             now = (g, g.data, is_grad_enabled())
             if i not in found or any(a is not b for a, b in zip(key, now, strict=True)):
-                key, found = now, _gradients(g, inputs, backward, composed)
+                key, found = now, gradients(g)
             gx = found.pop(i)
             if not found:
                 key = (None, None, None)  # g may refer to y: leave no cycle behind
@@ -43,7 +61,8 @@ def fused(
 
         return gradient
 
-    return record(array, *((t, rule(i)) for i, t in enumerate(inputs)), saved=inputs)
+    edges = [(t, rule(i)) for i, t in enumerate(inputs)]
+    return record(array, *edges, saved=inputs if saved is None else saved)
 
 
 def _gradients(

@@ -23,6 +23,7 @@ from tinyvid.ops.pool import avg_pool3d
 from tinyvid.ops.reduce import mean, var
 from tinyvid.ops.shape import axes, pad, reshape
 from tinyvid.random import generator
+from tinyvid.recompute import is_recomputing
 from tinyvid.tensor import Tensor, _wrap, is_grad_enabled, no_grad, record, takes_arrays
 
 
@@ -98,7 +99,7 @@ def batch_norm(
 
 
 def _update(running: Tensor | None, value: np.ndarray, momentum: float) -> None:
-    if running is not None:
+    if running is not None and not is_recomputing():
         if not isinstance(running, Tensor):
             raise UserError("batch_norm writes to running_mean and running_var: give Tensors")
         with no_grad():

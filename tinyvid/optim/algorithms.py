@@ -73,6 +73,14 @@ class SGD(Optimizer):
                 d = v
         np.subtract(p, np.multiply(d, group["lr"], out=new), out=new)
 
+    def _update_large(self, group, step, arrays, state):
+        from tinyvid.kernels.updates import sgd, update  # not for small ones: it loads Numba
+
+        v = state.get("momentum_buffer", arrays[0][:0])
+        names = ("lr", "momentum", "dampening", "weight_decay")
+        numbers = [float(group[name]) for name in names]
+        update(sgd, [*arrays, v], step == 1, *numbers, bool(group["nesterov"]))
+
 
 class Adam(Optimizer):
     """Adam: steps scaled by running means of the gradient and of its square.
@@ -141,6 +149,17 @@ class Adam(Optimizer):
         if decay and self.decoupled:
             p = np.multiply(p, 1 - lr * decay, out=scratch)
         np.subtract(p, new, out=new)
+
+    def _update_large(self, group, step, arrays, state):
+        from tinyvid.kernels.updates import adam, update
+
+        lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
+        largest = state.get("max_exp_avg_sq", arrays[0][:0])
+        numbers = [beta1, 1 - beta1, beta2, 1 - beta2, math.sqrt(1 - beta2**step), group["eps"]]
+        numbers += [lr / (1 - beta1**step)]
+        numbers += [0, 1 - lr * decay] if self.decoupled else [decay, 1]
+        arrays = [*arrays, state["exp_avg"], state["exp_avg_sq"], largest]
+        update(adam, arrays, *(float(number) for number in numbers))
 
 
 class AdamW(Adam):

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinyvid.device import device_of, zeros_on_device_of
 from tinyvid.errors import UserError
-from tinyvid.optim.optimizer import PIECE
+from tinyvid.optim.optimizer import LARGE, PIECE
 from tinyvid.tensor import Tensor, _wrap
 
 # Elements, where there is no cache to stay in but each piece is a launch: 128 MiB of float64.
@@ -70,6 +70,10 @@ def _norm(g: np.ndarray, p: float) -> np.ndarray:
     """Return the p-norm, an array of no axes, accumulated in float64 piece by piece."""
     if not g.size:
         return zeros_on_device_of(g, (), np.float64)
+    if p == 2 and device_of(g) == "cpu" and g.size >= LARGE and g.flags.c_contiguous:
+        from tinyvid.kernels.updates import sum_of_squares  # not for less: it loads Numba
+
+        return np.sqrt(sum_of_squares(g))
     flat, size = g.reshape(-1), PIECE if device_of(g) == "cpu" else LONG_PIECE
     pieces = (np.abs(flat[i : i + size], dtype=np.float64) for i in range(0, g.size, size))
     if p == math.inf:

@@ -4,7 +4,8 @@ Tensors are immutable in memory, so a step gives each parameter a new array, and
 holds the old one (a `state_dict`, a graph) is not disturbed. That array is all that a step
 allocates for each parameter; the optimiser's own state is updated in place. An update walks
 over all its arrays together, in pieces small enough to stay in the cache from one line of
-the formula to the next, so that each array passes through memory once.
+the formula to the next, so that each array passes through memory once; large arrays on the CPU
+are updated by compiled loops on all threads, see `tinyvid.kernels.updates`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import numpy as np
 
 from tinyvid.device import on_device_of, to_device
 from tinyvid.errors import UserError, nearest
+from tinyvid.kernels.memory import empty
 from tinyvid.tensor import Tensor, freeze
 
 # Elements: six arrays of float32 are 384 KiB, within a core's second cache.
 PIECE = 1 << 14
+LARGE = 1 << 16  # elements from which on compiled loops pay
 
 Group = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -98,6 +101,12 @@ class Optimizer:
 
     def _step_one(self, group: Group, step: int, p: Tensor, state: Arrays) -> None:
         assert p.grad is not None
+        if p.device == "cpu" and p.size >= LARGE:
+            new = empty(p.shape, p.dtype)
+            arrays = [a.reshape(-1) for a in (new, p.data, p.grad.data)]
+            self._update_large(group, step, arrays, {k: a.reshape(-1) for k, a in state.items()})
+            p._array = freeze(new)
+            return
         new = np.empty_like(p.data, order="C")
         piece = PIECE if p.device == "cpu" else p.size
         scratch = np.empty_like(new.reshape(-1)[:piece])
@@ -138,6 +147,12 @@ class Optimizer:
         `step` counts from 1. `scratch`, at least as long as the piece, may be written to, and
         so may `new` before its final values.
         """
+        raise NotImplementedError
+
+    def _update_large(
+        self, group: Group, step: int, arrays: list[np.ndarray], state: Arrays
+    ) -> None:
+        """The same of a large parameter on the CPU, all at once: the new one, p and g, flat."""
         raise NotImplementedError
 
     # State

@@ -52,15 +52,16 @@ extern "C" __global__ void half_a_warp_multiplies(float* x) {
   mma_tf32_16x8x8(d, a, b);  // fault: half_a_warp_multiplies
   x[threadIdx.x] = d[0];
 }
+__device__ unsigned arrivals;
 extern "C" __global__ void not_cooperative(float* x) {
-  grid_sync();  // fault: not_cooperative
+  grid_sync(&arrivals);  // fault: not_cooperative
 }
 extern "C" __global__ void a_block_ends_early(float* x) {
-  if (blockIdx.x != 2) grid_sync();  // fault: a_block_ends_early
+  if (blockIdx.x != 2) grid_sync(&arrivals);  // fault: a_block_ends_early
 }
 extern "C" __global__ void barriers_of_two_kinds(float* x) {
   if (threadIdx.x < 32)
-    grid_sync();  // fault: barriers_of_two_kinds, one
+    grid_sync(&arrivals);  // fault: barriers_of_two_kinds, one
   else
     __syncthreads();  // fault: barriers_of_two_kinds, other
 }

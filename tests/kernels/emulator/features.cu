@@ -188,7 +188,7 @@ extern "C" __global__ void impatient(const float* x, float* out) {
   out[threadIdx.x] = s[threadIdx.x];  // too early
   cp_async_wait<0>();
   out[32 + threadIdx.x] = s[threadIdx.x];
-  cp_async_8(&t[threadIdx.x], x, false);
+  cp_async_8(&t[threadIdx.x], t, false);  // of zeros, so any source will do
   cp_async_commit();
   cp_async_wait<0>();
   out[64 + threadIdx.x] = static_cast<float>(t[threadIdx.x]);
@@ -260,17 +260,17 @@ extern "C" __global__ void roundings(const float* x, unsigned* out, int n) {
 // ---- the whole grid ---------------------------------------------------------------------------
 
 // Each block adds up what all have written, twice over: needs every block to arrive.
-extern "C" __global__ void grid_sums(int* partial, int* out) {
+extern "C" __global__ void grid_sums(unsigned* arrivals, int* partial, int* out) {
   __shared__ int mine;
   if (threadIdx.x == 0) mine = 10 * blockIdx.x;
   __syncthreads();  // `mine` is set; each block has its own
   if (threadIdx.x == 1) partial[blockIdx.x] = mine + 1;
-  grid_sync();
+  grid_sync(arrivals);
   int sum = 0;
   for (int i = 0; i < gridDim.x; i++) sum += partial[i];
-  grid_sync();  // all have read the first round
+  grid_sync(arrivals);  // all have read the first round
   if (threadIdx.x == 0) partial[blockIdx.x] = sum + mine;
-  grid_sync();
+  grid_sync(arrivals);
   for (int i = 0; i < gridDim.x; i++) sum += partial[i];
   out[blockIdx.x * blockDim.x + threadIdx.x] = sum;
 }

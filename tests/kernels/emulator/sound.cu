@@ -133,13 +133,13 @@ KERNEL histogram(const int* x, int* counts, int n) {
 }
 
 // Blocks exchange through global memory, again and again.
-KERNEL exchange(float* x, int rounds) {
+KERNEL exchange(unsigned* arrivals, float* x, int rounds) {
   const int mine = blockIdx.x * blockDim.x + threadIdx.x, count = gridDim.x * blockDim.x;
   for (int i = 0; i < rounds; i++) {
     const float next = x[(mine + 40) % count];
-    grid_sync();  // all have read
+    grid_sync(arrivals);  // all have read
     x[mine] = next;
-    grid_sync();  // all have written
+    grid_sync(arrivals);  // all have written
   }
 }
 

@@ -272,7 +272,8 @@ def test_rounding_to_the_short_types(rng):
 
 def test_a_barrier_of_the_grid():
     partial, out = new(5, dtype=np.int32), new(5, 40, dtype=np.int32)
-    run("grid_sums", (5,), (40,), partial, out, cooperative=True)
+    arrivals = np.zeros(1, np.uint32)
+    run("grid_sums", (5,), (40,), arrivals, partial, out, cooperative=True)
     first = sum(10 * i + 1 for i in range(5))
     assert (out == first + sum(first + 10 * i for i in range(5))).all()
 
