@@ -98,7 +98,12 @@ class Store:
             if buffer is None:
                 while self.free and self.lent + self.kept + size > self.most:
                     self._remove(self.free[0])
-                buffer = self.new(size)
+                try:
+                    buffer = self.new(size)
+                except MemoryError:  # what is kept may be what is missing
+                    self.free.clear()
+                    self.kept = 0
+                    buffer = self.new(size)
             else:
                 self._remove(buffer)
             self.lent += buffer.size

@@ -83,7 +83,7 @@ class Scores:
             UserError: the file is missing, damaged, or holds something else.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as bare, np.load(bare, allow_pickle=False) as file:
                 return cls(
                     file["logits"],
                     file["labels"],

@@ -189,3 +189,26 @@ def test_a_buffer_comes_back_when_the_last_view_goes_and_not_before():
     assert buffer() is not None
     del view
     assert buffer() is None
+
+
+def test_what_is_kept_makes_room_where_no_other_memory_is_left():
+    room = [3 * BYTES]
+
+    def new(size):
+        if size > room[0]:
+            raise MemoryError
+        room[0] -= size
+        buffer = np.empty(size, np.uint8)
+        weakref.finalize(buffer, lambda: room.__setitem__(0, room[0] + size))
+        return buffer
+
+    store = memory.Store(new)
+    for buffer in [store.take(BYTES) for _ in range(3)]:
+        store.returned.append(buffer)
+    del buffer
+    store.most = 9 * BYTES  # as if more had been needed before, so that nothing must go
+    large = store.take(2 * BYTES)
+    assert (large.size, store.held()) == (2 * BYTES, (2 * BYTES, 0))
+    with pytest.raises(MemoryError):
+        store.take(2 * BYTES)
+    assert store.held() == (2 * BYTES, 0)

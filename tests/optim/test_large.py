@@ -78,3 +78,24 @@ def test_the_norm_of_a_large_gradient(dtype, monkeypatch):
     p.grad = tinyvid.tensor(g)
     monkeypatch.undo()
     assert np.isnan(optim.clip_grad_norm_(p, 1.0).item())
+
+
+class Sign(optim.Optimizer):
+    def __init__(self, params):
+        super().__init__(params, {})
+
+    def _state_names(self, group):
+        return ()
+
+    def _update(self, group, step, new, p, g, state, scratch):
+        np.subtract(p, np.sign(g), out=new)
+
+
+class SignOfSGD(optim.SGD):
+    _update = Sign._update
+
+
+@pytest.mark.parametrize("kind", [Sign, lambda p: SignOfSGD(p, 0.1)])
+def test_a_rule_of_ones_own_serves_large_parameters_too(kind):
+    values, g = RNG.standard_normal((2, *SHAPE)).astype(np.float32)
+    assert_close(trained(kind, values, [g])[0], values - np.sign(g))

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from tinyvid.data.sets import Video, VideoSet
-from tinyvid.data.video import VideoInfo, scaled_size
+from tinyvid.data.video import VideoError, VideoInfo, scaled_size
 
 
 def bytes_of(infos: Iterable[VideoInfo], short_side: int | None) -> int:
@@ -52,7 +52,10 @@ class FrameMemory:
                 frames.flags.writeable = False
                 kept.set_result(frames)
             except BaseException as error:
-                kept.set_exception(error)  # it stays: a damaged file is damaged the next time too
+                if not isinstance(error, VideoError):  # a damaged file stays so, the rest passes
+                    with self._lock:
+                        del self._kept[video.name]
+                kept.set_exception(error)
         return kept.result()
 
 

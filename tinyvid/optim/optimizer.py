@@ -101,7 +101,7 @@ class Optimizer:
 
     def _step_one(self, group: Group, step: int, p: Tensor, state: Arrays) -> None:
         assert p.grad is not None
-        if p.device == "cpu" and p.size >= LARGE:
+        if p.device == "cpu" and p.size >= LARGE and self._has_large():
             new = empty(p.shape, p.dtype)
             arrays = [a.reshape(-1) for a in (new, p.data, p.grad.data)]
             self._update_large(group, step, arrays, {k: a.reshape(-1) for k, a in state.items()})
@@ -116,6 +116,12 @@ class Optimizer:
             held = dict(zip(state, pieces[3:], strict=True))
             self._update(group, step, pieces[0], pieces[1], pieces[2], held, scratch)
         p._array = freeze(new)  # not `copy_`, which would copy it once more
+
+    def _has_large(self) -> bool:
+        """Return whether `_update_large` belongs to `_update`: a subclass may define that alone."""
+        rules = ("_update", "_update_large")
+        definer = next(c for c in type(self).__mro__ if any(rule in vars(c) for rule in rules))
+        return definer is not Optimizer and "_update_large" in vars(definer)
 
     def _params(self) -> Iterator[Tensor]:
         return (p for group in self.param_groups for p in group["params"])
@@ -152,7 +158,10 @@ class Optimizer:
     def _update_large(
         self, group: Group, step: int, arrays: list[np.ndarray], state: Arrays
     ) -> None:
-        """The same of a large parameter on the CPU, all at once: the new one, p and g, flat."""
+        """The same of a large parameter on the CPU, all at once: the new one, p and g, flat.
+
+        Optional. It is not called where a subclass defines another `_update` without it.
+        """
         raise NotImplementedError
 
     # State
