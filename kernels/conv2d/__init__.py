@@ -86,7 +86,7 @@ for _kernel in (fprop, dgrad, wgrad):
     _kernel.add(
         "cpu/im2col",
         f"tinyvid.kernels.conv2d.cpu:{_kernel.pass_}",
-        cost=costs(im2col, _kernel.pass_, by_frames, _planes_last),
+        cost=costs(im2col, _kernel.pass_, planes if _kernel is dgrad else by_frames, _planes_last),
     )
     _kernel.add(
         "cpu/direct",

@@ -43,7 +43,7 @@ def dgrad(
     gy: np.ndarray, w: np.ndarray, geometry: ConvGeometry, by: ModuleType = conv3d
 ) -> np.ndarray:
     """Return gx; see `tinyvid.kernels.conv2d`."""
-    in_3d = _in_3d(geometry, by)
+    in_3d = planes(geometry)  # over time, each of its T places would meet one tap of T
     gx = by.dgrad(gy[:, :, None], w.reshape(in_3d.w), in_3d)
     # Planes that were one axis are put apart, into the order of a clip in memory.
     return gx[:, :, 0] if len(geometry.x) == 4 else _relaid(gx.reshape(geometry.x))

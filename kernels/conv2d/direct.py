@@ -2,8 +2,9 @@
 
 A clip is read as it lies: its `C*T` planes, one axis of its memory, are the channels of images, of
 which bands are copied with the planes last (`tinyvid.kernels.conv3d.direct`). Where the planes
-are no single axis in memory, as in a channels-last clip, the filter moves over time instead, at
-whose one place it stands. Errors are those of the 3-D convolution.
+are no single axis in memory, as in a channels-last clip, fprop and wgrad let the filter move over
+time instead, at whose one place it stands. dgrad writes all planes of a cell at once, then copies
+them into the order of a clip. Errors are those of the 3-D convolution.
 """
 
 from __future__ import annotations
@@ -31,11 +32,9 @@ def fprop(
 
 def dgrad(gy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """Return gx; see `tinyvid.kernels.conv2d`."""
-    solid = over_time(geometry)
+    solid = planes(geometry)
     gx = conv3d.dgrad(gy[:, :, None], w.reshape(solid.w), solid)
-    if len(geometry.x) == 4:
-        return gx[:, :, 0]
-    return relaid(gx.reshape(geometry.x))  # where groups cut channels, planes are put apart again
+    return gx[:, :, 0] if len(geometry.x) == 4 else relaid(gx.reshape(geometry.x))
 
 
 def wgrad(gy: np.ndarray, x: np.ndarray, geometry: ConvGeometry) -> np.ndarray:

@@ -7,6 +7,9 @@ channels) and in how many products each number of it is the sum of (`depth`):
     dgrad   a row an input cell, C columns, a sum over those of the taps that meet it, and K
     wgrad   a row a tap and channel c, K columns, a sum over output cells
 
+An input cell is met by one tap in as many as strides say, but also by taps that stand beyond the
+output's border: where the output is smaller than the input, dgrad multiplies more zeros.
+
 See `tinyvid.kernels.cost`. The channels are those of a group.
 """
 
@@ -30,7 +33,7 @@ def im2col(geometry: ConvGeometry, pass_: str) -> float:
     """Return the nanoseconds of `cpu/im2col`: to write the patches, and to multiply by them."""
     K, C, *taps = geometry.w
     K //= geometry.groups
-    cells = geometry.y[0] * prod(geometry.y[2:])
+    cells = _cells(geometry, pass_)
     channels, columns = (K, C) if pass_ == "dgrad" else (C, K)
     patches = cells * prod(taps) * channels
     rows, depth = cells, prod(taps) * channels
@@ -46,13 +49,20 @@ def directly(geometry: ConvGeometry, pass_: str) -> float:
     """
     K, C, *taps = geometry.w
     K //= geometry.groups
-    cells = geometry.y[0] * prod(geometry.y[2:])
+    cells = _cells(geometry, pass_)
     depth, columns = (K, C) if pass_ == "dgrad" else (C, K)
     products = cells * prod(taps) * depth * max(2, -(-columns // VECTOR)) * VECTOR
     copied = geometry.y if pass_ == "dgrad" else geometry.x
     once = products / DIRECT
     moved = cost.moved(2 * prod(copied) + prod(geometry.y))
     return cost.LOOP + _phases(geometry, pass_) + geometry.groups * once + moved
+
+
+def _cells(geometry: ConvGeometry, pass_: str) -> float:
+    """Return for how many cells all taps are multiplied: in dgrad each meets a share of them."""
+    if pass_ == "dgrad":
+        return geometry.x[0] * prod(geometry.x[2:]) / prod(geometry.stride)
+    return geometry.y[0] * prod(geometry.y[2:])
 
 
 def _phases(geometry: ConvGeometry, pass_: str) -> float:

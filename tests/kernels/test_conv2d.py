@@ -153,6 +153,28 @@ def test_a_channels_last_clip_is_not_copied(monkeypatch):
     assert np.shares_memory(read[0], clip)
 
 
+@pytest.mark.parametrize("channels", [2, 16])
+@pytest.mark.parametrize("variant", ["cpu/im2col", "cpu/direct"])
+def test_dgrad_of_a_clip_multiplies_as_that_of_its_planes(monkeypatch, variant, channels):
+    """A filter over time would meet each of T places with one tap of T, and the rest with zeros."""
+    from tinyvid.kernels.conv2d import cpu, direct
+
+    made = []
+    for module, filters in ((cpu.conv3d, 1), (direct.conv3d, 2)):
+
+        def counted(*args, at=filters, correlate=module._correlate):
+            out = next(array for array in args[at + 1 :] if isinstance(array, np.ndarray))
+            groups, terms, columns = args[at].shape
+            made.append(out.size // (groups * columns) * terms * columns * groups)
+            return correlate(*args)
+
+        monkeypatch.setattr(module, "_correlate", counted)
+    clip = ConvCase("clip", (2, channels, 4, 6, 5), (3, channels * 4, 3, 3), padding=1)
+    given = arguments(clip, np.float32)
+    run("conv2d", "dgrad", variant, given, clip.geometry)
+    assert made == [2 * 6 * 5 * 9 * 3 * channels * 4]
+
+
 @by_variant
 @by_pass
 def test_equal_to_the_bit_for_any_number_of_threads(pass_, variant):
