@@ -5,19 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tinyvid import nn
+from tinyvid import nn, no_grad, tensor
 from tinyvid.data import Video, uniform_clips
 from tinyvid.data.sets import FileSet
 from tinyvid.errors import UserError
 from tinyvid.evaluate import clip_spec, score
+from tinyvid.frame_features import FrameFeatures
+from tinyvid.lrcn import WEIGHTS, FeatureLstm, load_lstm, step_probabilities
 from tinyvid.metrics import fuse, softmax
+from tinyvid.models.cnn_lstm import CnnLstm
 from tinyvid.runs import Run
 
 MOST_CLIPS = 60
+
+Steps = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass
@@ -29,6 +35,8 @@ class Prediction:
         probabilities: `(classes,)`, fused over the clips.
         clips: `(n, classes)`, the probabilities in each clip.
         times: (start, end) of each clip in seconds.
+        steps: of a network that predicts at each time step, the moment of each frame, float64
+            `(T,)` in seconds, and the probabilities after it, `(T, classes)`; else None.
     """
 
     path: Path
@@ -36,6 +44,7 @@ class Prediction:
     probabilities: np.ndarray
     clips: np.ndarray
     times: list[tuple[float, float]]
+    steps: Steps | None = None
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """Return the k most probable classes with their probabilities, the best first."""
@@ -55,7 +64,8 @@ def predict(
     """Run a trained network over video files.
 
     Args:
-        run: the run, or its folder.
+        run: the run, or its folder; or that of an LSTM on features (`tinyvid.lrcn`), which reads
+            whole videos.
         clips: evenly spread clips of each file; by default as many as cover it end to end,
             at most 60.
         fusion: how the clips' scores become the file's; see `tinyvid.metrics.fuse`.
@@ -66,14 +76,22 @@ def predict(
         UserError: a file is missing or cannot be decoded, or the network gives NaN for it; the
             message names it. Not with `failed`.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
     if clips is not None and clips < 1:
         raise UserError(f"clips={clips}: a prediction needs at least 1 clip")
-    model, _ = run.model(device=device)
+    look: Callable[[str], Prediction]
+    if not isinstance(run, Run) and (Path(run) / WEIGHTS).is_file():
+        if clips is not None:
+            raise UserError(f"clips={clips}: the LSTM of {run} reads whole videos")
+        lstm, run = load_lstm(run)
+        look = partial(_read_whole, lstm, FrameFeatures(run), run.classes)
+    else:
+        run = run if isinstance(run, Run) else Run.open(run)
+        model, _ = run.model(device=device)
+        look = partial(_predict, run, model, clips=clips, fusion=fusion)
     found = []
     for file in dict.fromkeys(map(str, files)):
         try:
-            found.append(_predict(run, model, file, clips, fusion))
+            found.append(look(file))
         except UserError as error:
             if failed is None:
                 raise
@@ -81,11 +99,10 @@ def predict(
     return found
 
 
-def _predict(run: Run, model: nn.Module, file: str, clips: int | None, fusion: str) -> Prediction:
-    if Path(file).is_dir():
-        raise UserError(f"{file}: is a folder: give its files, such as {file.rstrip('/')}/*.mp4")
-    # The label is unknown: one nameless class stands for all.
-    videos = FileSet(["?"], [Video(file, 0, file, file)], strict=True)
+def _predict(
+    run: Run, model: nn.Module, file: str, *, clips: int | None, fusion: str
+) -> Prediction:
+    videos = _single(file)
     info, spec = videos.probe(videos.videos[0]), clip_spec(run.config)
     one = uniform_clips(spec, info, 1)[0]
     frame = info.seconds / info.frames
@@ -101,4 +118,34 @@ def _predict(run: Run, model: nn.Module, file: str, clips: int | None, fusion: s
         fuse(scores.logits, scores.videos, fusion)[0],
         softmax(scores.logits),
         list(zip(scores.starts.tolist(), ends, strict=True)),
+        _steps(run, model, videos),
     )
+
+
+def _single(file: str) -> FileSet:
+    if Path(file).is_dir():
+        raise UserError(f"{file}: is a folder: give its files, such as {file.rstrip('/')}/*.mp4")
+    # The label is unknown: one nameless class stands for all.
+    return FileSet(["?"], [Video(file, 0, file, file)], strict=True)
+
+
+def _steps(run: Run, model: nn.Module, videos: FileSet) -> Steps | None:
+    """What a network that predicts at each step says of the whole video."""
+    if not isinstance(model, CnnLstm):
+        return None
+    times, features = FrameFeatures(run, model=model).of(videos, videos.videos[0])
+    with no_grad():
+        logits = model.read(tensor(features[None], device=next(model.parameters()).device))
+    return times, softmax(logits.numpy()[0])
+
+
+def _read_whole(
+    lstm: FeatureLstm, frames: FrameFeatures, classes: list[str], file: str
+) -> Prediction:
+    videos = _single(file)
+    info = videos.probe(videos.videos[0])
+    times, features = frames.of(videos, videos.videos[0])
+    found = step_probabilities(lstm, features)
+    ends = [*times[1:].tolist(), info.seconds]
+    spans = list(zip(times.tolist(), ends, strict=True))
+    return Prediction(Path(file), classes, found.mean(0), found, spans, (times, found))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRAIN, VAL = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito's palette
+# The same palette without yellow, which is hard to see on white.
+COLOURS = (TRAIN, VAL, "#009e73", "#cc79a7", "#56b4e9")
 INK, FAINT = "#222222", "#9a9a9a"
 
 FEW = 8  # epochs, of which each is named
@@ -159,6 +161,50 @@ def _confusion(confusion: np.ndarray, classes: Sequence[str], title: str) -> Fig
         lines = [line for part in (about, found) for line in textwrap.wrap(part, fits)]
         figure.suptitle("\n".join(lines), x=0.012, ha="left", fontsize=10, weight="bold")
     return figure
+
+
+def plot_probabilities(
+    times: Sequence[float],
+    probabilities: np.ndarray,
+    classes: Sequence[str],
+    path: str | Path,
+    title: str = "",
+    steps: bool = False,
+) -> None:
+    """Draw how probable the classes are as a video goes on, those that ever are the most so.
+
+    Args:
+        times: seconds, `(n,)`. probabilities: `(n, classes)` at these moments.
+        path: the PNG to write.
+        steps: whether the moments are single frames; else the middles of clips, which are marked.
+
+    Raises:
+        UserError: shapes do not fit, or the file cannot be written.
+    """
+    if probabilities.shape != (len(times), len(classes)) or not len(times):
+        raise UserError(
+            f"probabilities of shape {probabilities.shape} for {len(times)} moments and "
+            f"{len(classes)} classes"
+        )
+    order = np.argsort(-probabilities.max(axis=0), kind="stable")[: len(COLOURS)]
+    with _style():
+        figure, axis = _figure(1, 1, (8.0, 3.0))
+        for label, colour in zip(order, COLOURS, strict=False):
+            axis.plot(
+                times,
+                100 * probabilities[:, label],
+                color=colour,
+                label=classes[label],
+                marker="" if steps and len(times) > 1 else "o",
+                clip_on=False,
+            )
+        axis.set(ylim=(0, 100), xlabel="seconds", ylabel="probability (%)")
+        room = 0.02 * (times[-1] - times[0]) or 0.5
+        axis.set_xlim(times[0] - room, times[-1] + room)
+        _spread_labels(axis)
+        if title:
+            axis.set_title(title)
+        _save(figure, path)
 
 
 def _style() -> Any:

@@ -21,6 +21,7 @@ from tinyvid.cli import (
     gradcheck,
     inspect,
     kernels,
+    lstm,
     reproduce,
     train,
 )
@@ -76,6 +77,7 @@ app.command("test", cls=Command, rich_help_panel=_TRAINING)(evaluate.evaluate)
 app.command("predict", cls=Command, rich_help_panel=_TRAINING)(evaluate.predict)
 app.command("crossval", cls=Command, rich_help_panel=_TRAINING)(train.crossval)
 app.command("baseline", cls=Command, rich_help_panel=_TRAINING)(baseline.baseline)
+app.command("lstm", cls=Command, rich_help_panel=_TRAINING)(lstm.lstm)
 app.command("fuse", cls=Command, rich_help_panel=_TRAINING)(fuse.fuse)
 app.command("reproduce", cls=Command, rich_help_panel=_TRAINING)(reproduce.reproduce)
 app.command("convert", cls=Command, rich_help_panel=_TRAINING)(convert.convert)

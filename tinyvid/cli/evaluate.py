@@ -13,6 +13,8 @@ from tinyvid.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tinyvid.predict import Prediction
+
 
 def evaluate(
     run: RunFolder,
@@ -139,6 +141,13 @@ def predict(
         int, typer.Option(help="How many classes to print.", min=1, metavar="<int>")
     ] = 5,
     fusion: Fusion = "mean_prob",
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw probability against time: NAME.png, or a folder for several files.",
+            metavar="<path>",
+        ),
+    ] = None,
     device: Device = None,
 ) -> None:
     """Say what a video shows, and when.
@@ -148,6 +157,10 @@ def predict(
 
         tinyvid predict runs/slow_fusion-verbs video.mp4
         tinyvid predict runs/slow_fusion-verbs *.mp4 --clips 20 --top 3
+        tinyvid predict runs/cnn_lstm-verbs video.mp4 --plot probability.png
+
+    The drawing has a point for each clip; of cnn_lstm and of an LSTM on
+    features (tinyvid lstm), which say something at each frame, one for each.
     """
     from rich.console import Console
 
@@ -156,6 +169,7 @@ def predict(
 
     check_fusion(fusion)
     console, failed = Console(), []
+    drawings = _drawings(plot, files)
 
     def tell(error: UserError) -> None:
         failed.append(error)
@@ -163,8 +177,41 @@ def predict(
 
     for found in look(run, files, clips=clips, fusion=fusion, device=device, failed=tell):
         print_prediction(console, found, top)
+        if plot is not None:
+            _draw(found, drawings[found.path])
+            console.print(f"drawn in {drawings[found.path]}", highlight=False, markup=False)
     if failed:
         raise typer.Exit(2)
+
+
+def _drawings(plot: Path | None, files: list[Path]) -> dict[Path, Path]:
+    """Return the picture of each file."""
+    if plot is None:
+        return {}
+    if plot.suffix == ".png":
+        if len(set(files)) > 1:
+            raise UserError(f"--plot {plot}: one picture for {len(files)} files: name a folder")
+        return {files[0]: plot}
+    if plot.suffix:
+        raise UserError(f"--plot {plot}: end it in .png, or name a folder, without a dot")
+    names = {file: plot / f"{file.stem}.png" for file in files}
+    if len(set(names.values())) < len(names):
+        raise UserError(f"--plot {plot}: two of the files have the same name: draw one at a time")
+    plot.mkdir(parents=True, exist_ok=True)
+    return names
+
+
+def _draw(found: Prediction, path: Path) -> None:
+    from tinyvid.report import plot_probabilities
+
+    name, share = found.top(1)[0]
+    title = f"{found.path.name}: {name} {share:.0%}"
+    if found.steps is not None:
+        times, probabilities = found.steps
+        plot_probabilities(times.tolist(), probabilities, found.classes, path, title, steps=True)
+    else:
+        middles = [(start + end) / 2 for start, end in found.times]
+        plot_probabilities(middles, found.clips, found.classes, path, title)
 
 
 def _note(console: Console, text: str) -> None:

@@ -6,7 +6,7 @@ Training takes a clip at a random moment, testing k clips spread evenly over the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -109,6 +109,14 @@ def uniform_clips(spec: ClipSpec, info: VideoInfo, count: int) -> list[Clip]:
     if spec.fps is None:
         starts = np.floor(starts + 0.5)
     return [_clip(spec, info, float(s), 1.0) for s in starts]
+
+
+def whole_video(spec: ClipSpec, info: VideoInfo) -> Clip:
+    """Return a clip from the first frame to the last, as long as the video, at the spec's rate."""
+    step = (spec.stride or 1) if spec.fps is None else 1 / spec.fps
+    one = replace(spec, frames=1)
+    count = int(_slack(one, info, 1.0) / step + 1e-6) + 1
+    return _clip(replace(spec, frames=count), info, 0.0, 1.0)
 
 
 def _slack(spec: ClipSpec, info: VideoInfo, rate: float) -> float:

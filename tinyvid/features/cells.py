@@ -12,23 +12,18 @@ dense: no trajectories are followed.
 
 from __future__ import annotations
 
-import hashlib
-import io
-import zipfile
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
-from tinyvid.checkpoint import write_atomically
 from tinyvid.data import ClipSpec, VideoSet
 from tinyvid.data.clips import uniform_clips
 from tinyvid.data.sets import Video
 from tinyvid.errors import UserError
 from tinyvid.flow.video import grey
+from tinyvid.kept_arrays import kept_arrays
 from tinyvid.kernels.flow import TVL1, tvl1_flow
-from tinyvid.runs import make_folder
 
 HOG_BINS = 8  # directions of a gradient, around the whole circle
 HOF_BINS = 9  # directions of motion, and rest
@@ -130,20 +125,9 @@ def video_cells(
     Raises:
         UserError: the video cannot be read, or the folder not be written to.
     """
-    if cache is None or not Path(video.path).is_file():
-        return _compute(videos, video, settings)
-    folder = make_folder(cache)
-    entry = folder / f"{_key(Path(video.path), settings)}.npz"
-    with FileLock(make_folder(folder / "locks") / entry.name):
-        try:
-            with np.load(io.BytesIO(entry.read_bytes()), allow_pickle=False) as file:
-                return VideoCells(file["times"], file["counts"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            found = _compute(videos, video, settings)
-        content = io.BytesIO()
-        np.savez(content, times=found.times, counts=found.counts)
-        write_atomically(entry, content.getvalue())
-    return found
+    how = (FORMAT, astuple(settings), astuple(TVL1()))
+    found = kept_arrays(cache, video.path, how, lambda: vars(_compute(videos, video, settings)))
+    return VideoCells(**found)
 
 
 def _compute(videos: VideoSet, video: Video, settings: CellSettings) -> VideoCells:
@@ -160,10 +144,3 @@ def _compute(videos: VideoSet, video: Video, settings: CellSettings) -> VideoCel
     flows = np.concatenate([tvl1_flow(pictures[:-1][p], pictures[1:][p]) for p in pairs])
     counts = [gradient_cells(pictures[:-1], cell), flow_cells(flows, cell)]
     return VideoCells(info.times[frames[:-1]], np.concatenate(counts, axis=-1).astype(np.float32))
-
-
-def _key(path: Path, settings: CellSettings) -> str:
-    status = path.resolve().stat()
-    how = (FORMAT, str(path.resolve()), status.st_mtime_ns, status.st_size)
-    text = repr((how, astuple(settings), astuple(TVL1())))
-    return f"{path.stem[:40]}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from tinyvid import nn
 from tinyvid.models.parts import Network, PerFrame, frame_layers
 from tinyvid.tensor import Tensor
@@ -23,6 +27,9 @@ class CnnLstm(Network):
         N T classes            steps(x)
           | the last step
         N classes
+
+    `frames` is the part before the LSTM, `read` the part behind it, for whoever keeps the features
+    of frames or reads a whole video.
 
     The long-term recurrent convolutional network (LRCN) of Donahue et al., "Long-term
     recurrent convolutional networks for visual recognition and description", CVPR 2015, at a
@@ -50,14 +57,26 @@ class CnnLstm(Network):
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(hidden, num_classes)
 
-    def states(self, x: Tensor) -> Tensor:
-        """Return the LSTM's output at each frame, `N T hidden`."""
-        outputs, _ = self.lstm(self.frames(x))
-        return outputs
+    def read(self, features: Tensor) -> Tensor:
+        """Return the scores after each frame, `N T classes`, of the frames' features, `N T 4w`."""
+        outputs, _ = self.lstm(features)
+        return self.fc(self.drop(outputs))
 
     def steps(self, x: Tensor) -> Tensor:
         """Return the scores after each frame, `N T classes`: what it thinks so far."""
-        return self.fc(self.drop(self.states(x)))
+        return self.read(self.frames(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.drop(self.states(x)[:, -1]))
+    def forward(self, x: Tensor, lengths: Sequence[int] | np.ndarray | None = None) -> Tensor:
+        """Return the scores of clips, `N classes`.
+
+        Args:
+            x: clips `N C T H W`.
+            lengths: how many frames of each clip count, from 1 to T; all by default. The last of
+                them decides, and those behind it change nothing.
+        """
+        outputs, _ = self.lstm(self.frames(x), lengths=lengths)
+        if lengths is None:
+            last = outputs[:, -1]
+        else:
+            last = outputs[np.arange(len(lengths)), np.asarray(lengths) - 1]
+        return self.fc(self.drop(last))

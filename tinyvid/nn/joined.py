@@ -31,7 +31,8 @@ from tinyvid.ops.conv_pool import conv3d_relu_max_pool
 from tinyvid.tensor import Tensor, is_grad_enabled
 
 # What their `forward` is as long as nobody has put another in its place.
-_FORWARD = {kind: kind.forward for kind in (Conv3d, Conv2d, ReLU, MaxPool3d, MaxPool2d)}
+_KINDS: tuple[Any, ...] = (Conv3d, Conv2d, ReLU, MaxPool3d, MaxPool2d)
+_FORWARD = {kind: kind.forward for kind in _KINDS}
 _CONVOLUTIONS = {Conv3d: (conv3d, MaxPool3d), Conv2d: (conv2d, MaxPool2d)}
 
 
