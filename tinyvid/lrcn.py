@@ -23,7 +23,7 @@ from tinyvid.evaluate import Scores, open_videos, save_results, videos_to_test
 from tinyvid.folds import CrossValidation, finished_folds, save_crossval
 from tinyvid.frame_features import FrameFeatures
 from tinyvid.metrics import Metrics, softmax
-from tinyvid.runs import Run, load_weights, make_folder, read_json, write_json
+from tinyvid.runs import Run, claim, load_weights, make_folder
 from tinyvid.tensor import Tensor
 
 ABOUT = "lstm.json"  # what the results in a folder are of
@@ -175,7 +175,7 @@ def lstm_on_features(
             frames, or `out` holds other results.
     """
     settings, source, out = settings or LstmSettings(), Path(source), Path(out)
-    _claim(out, {"features_of": str(source.resolve()), **asdict(settings)})
+    claim(out, ABOUT, {"features_of": str(source.resolve()), **asdict(settings)})
     if not any(source.glob("seed*-fold*")):
         run = Run.open(source)
         videos = open_videos(run.config)
@@ -248,18 +248,3 @@ def _scores(model: FeatureLstm, videos: VideoSet, sequences: Sequence[np.ndarray
         1,
         1,
     )
-
-
-def _claim(out: Path, about: dict[str, object]) -> None:
-    """Make the folder, or refuse it if it holds other results."""
-    if not (out / ABOUT).exists():
-        if out.is_dir() and any(out.iterdir()):
-            raise UserError(f"{out} holds something else: choose another --out")
-        write_json(make_folder(out) / ABOUT, about)
-    there = read_json(out / ABOUT)
-    for key, value in about.items():
-        if there.get(key) != value:
-            raise UserError(
-                f"{out} holds results with {key} {there.get(key)}, not {value}: "
-                "choose another --out"
-            )

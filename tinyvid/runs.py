@@ -309,6 +309,27 @@ def make_folder(path: str | Path) -> Path:
     return path
 
 
+def claim(path: str | Path, file: str, about: Mapping[str, object]) -> Path:
+    """Make a folder for results, and write into `file` in it what they are of.
+
+    Raises:
+        UserError: it cannot be made, or holds results of anything else.
+    """
+    path = Path(path)
+    if not (path / file).exists():
+        if path.is_dir() and any(path.iterdir()):
+            raise UserError(f"{path} holds something else: choose another --out")
+        write_json(make_folder(path) / file, about)
+    there = read_json(path / file)
+    for key, value in about.items():
+        if there.get(key) != value:
+            raise UserError(
+                f"{path} holds results with {key} {there.get(key)}, not {value}: "
+                "choose another --out"
+            )
+    return path
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as readable JSON, atomically."""
     write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

@@ -26,7 +26,7 @@ from tinyvid.features.histograms import HistogramNetwork
 from tinyvid.folds import CrossValidation, fold_folder, save_crossval
 from tinyvid.metrics import Metrics, measure
 from tinyvid.parts import split_parts
-from tinyvid.runs import make_folder, read_json, write_json
+from tinyvid.runs import claim, make_folder
 from tinyvid.train import describe_skipped
 
 ABOUT = "baseline.json"  # what the results in a folder are of
@@ -226,19 +226,7 @@ def _claimed(out: str | Path, name: str, config: Config, features: Features, by:
     for free in ("workers", "prefetch", "cache", "memory", "strict"):
         del data[free]
     about = {"baseline": name, "by": by, "data": data, "features": features.about()}
-    out = Path(out)
-    if not (out / ABOUT).exists():
-        if out.is_dir() and any(out.iterdir()):
-            raise UserError(f"{out} holds something else: choose another --out")
-        write_json(make_folder(out) / ABOUT, about)
-    there = read_json(out / ABOUT)
-    for key, value in about.items():
-        if there.get(key) != value:
-            raise UserError(
-                f"{out} holds results with {key} {there.get(key)}, not {value}: "
-                "choose another --out"
-            )
-    return out
+    return claim(out, ABOUT, about)
 
 
 def _fit(
