@@ -7,7 +7,7 @@ from tinyvid.config import Config, from_dict, load_config
 from tinyvid.data import open_data
 from tinyvid.data.clips import is_short
 from tinyvid.errors import UserError
-from tinyvid.evaluate import clip_spec
+from tinyvid.inputs import clip_spec
 from tinyvid.runs import build_model, clip_shape
 
 if sys.version_info >= (3, 11):

@@ -20,7 +20,6 @@ from tinyvid.data import ClipLoader, normalise, open_data, write_verbs
 from tinyvid.errors import UserError
 from tinyvid.evaluate import (
     Scores,
-    clip_spec,
     hit_5,
     open_videos,
     save_results,
@@ -28,6 +27,7 @@ from tinyvid.evaluate import (
     video_rows,
     videos_to_test,
 )
+from tinyvid.inputs import clip_spec
 from tinyvid.metrics import measure
 from tinyvid.predict import predict
 from tinyvid.runs import Run, load_weights

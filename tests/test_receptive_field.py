@@ -73,6 +73,7 @@ SMALL: dict[str, tuple[tuple, dict]] = {
     "late_fusion_gap": ((1, 3, 40, 32), {"width": 2}),
     "early_fusion": ((1, 4, 40, 32), {"width": 2}),
     "slow_fusion": ((1, 17, 40, 32), {"width": 2}),
+    "temporal_stream": ((1, 4, 40, 32), {"width": 2}),
     "cnn_lstm": ((1, 3, 40, 32), {"width": 2, "hidden": 4}),
     "worked_late_fusion": ((1, 3, 20, 16), {}),
     "worked_early_fusion": ((1, 5, 20, 16), {}),

@@ -70,6 +70,11 @@ class DataConfig:
 class ClipConfig:
     """What a clip is; its size is the one that the network is meant for, unless given."""
 
+    input: str | None = key(
+        None,
+        "rgb, or flow: the optical flow from each frame to the next; none: the network's own",
+        choices=("rgb", "flow"),
+    )
     frames: int | None = key(None, "frames of a clip; none: the network's own", least=1)
     stride: int | None = key(None, "take each stride-th frame; instead of fps", least=1)
     fps: float | None = key(8.0, "frames per second of the clip; instead of stride", least=1e-3)
@@ -87,11 +92,18 @@ class ClipConfig:
     std: tuple[float, float, float] = key(
         (0.225, 0.225, 0.225), "divided by, in units of 0..1", least=1e-6
     )
+    flow_bound: float | None = key(
+        None,
+        "pixels; longer displacements are cut; none: a tenth of the short side",
+        least=0.1,
+    )
+    flow_unit: float = key(1.0, "pixels of displacement that the network sees as 1", least=1e-3)
 
 
 @dataclass
 class AugmentConfig:
-    """How training clips are varied; each clip as a whole, the same way in every frame."""
+    """How training clips are varied; each clip as a whole, the same way in every frame. Flow has no
+    colours, and is mirrored and scaled with its displacements."""
 
     flip: float = key(
         0.0, "probability of a mirror image; 0 where left and right tell classes apart"
@@ -259,7 +271,7 @@ def suited_to_verbs(name: str) -> Config:
     from tinyvid import models  # here: the networks stand on much that a config does not need
 
     entry = models.entry(name)
-    small = entry.clip == models.SMALL
+    small = entry.clip in (models.SMALL, models.FLOW)
     _, frames, height, width = (3, 8, 32, 32) if small else entry.clip
     stride = 2 if 2 * frames <= VERBS_FRAMES else 1
     span = (frames - 1) * stride + 1

@@ -18,13 +18,14 @@ import numpy as np
 import tinyvid
 from tinyvid.checkpoint import write_atomically
 from tinyvid.config import Config
-from tinyvid.data import ClipLoader, ClipSpec, VideoSet, normalise, open_data
+from tinyvid.data import ClipLoader, VideoSet, open_data
 from tinyvid.data.official import find_files, split_spec
 from tinyvid.data.sets import absolute
 from tinyvid.errors import UserError
+from tinyvid.inputs import as_input, clip_spec, numbers
 from tinyvid.metrics import FUSIONS, Metrics, fuse, measure, rank_of_label
 from tinyvid.report import plot_confusion
-from tinyvid.runs import Run, clip_shape, data_name, make_folder, read_json, write_csv, write_json
+from tinyvid.runs import Run, data_name, make_folder, read_json, write_csv, write_json
 
 if TYPE_CHECKING:
     from tinyvid import nn
@@ -120,7 +121,7 @@ def score(
     if clips < 1:
         raise UserError(f"clips={clips}: a test needs at least 1 clip of each video")
     loader = ClipLoader(
-        videos,
+        as_input(config, videos),
         clip_spec(config),
         batch_size=BATCH,
         train=False,
@@ -136,8 +137,8 @@ def score(
     parts, done = [], 0
     with tinyvid.no_grad():
         for batch in loader.epoch(0):
-            x = normalise(batch.clips, config.clip.mean, config.clip.std)
-            logits = model(tinyvid.tensor(x, device=device)).numpy()
+            x = tinyvid.tensor(numbers(config, batch.clips), device=device)
+            logits = model(x).numpy()
             parts.append((logits, batch.labels, batch.videos, batch.starts))
             done += len(batch.labels)
             if progress is not None:
@@ -145,12 +146,6 @@ def score(
     logits, labels, owners, starts = (np.concatenate(column) for column in zip(*parts, strict=True))
     names = [video.name for video in videos.videos]
     return Scores(logits, labels, owners, starts, names, list(videos.classes), clips, crops)
-
-
-def clip_spec(config: Config) -> ClipSpec:
-    """Return the clips that a config describes."""
-    c, (_, frames, height, width) = config.clip, clip_shape(config)
-    return ClipSpec(frames, c.stride, c.fps, (height, width), c.short_side, c.pad_policy)
 
 
 def open_videos(

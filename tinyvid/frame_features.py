@@ -13,15 +13,15 @@ import numpy as np
 
 import tinyvid
 from tinyvid import nn
-from tinyvid.data import VideoSet, normalise
+from tinyvid.data import VideoSet
 from tinyvid.data.clips import whole_video
 from tinyvid.data.sets import Video
 from tinyvid.data.transforms import centre_crop
 from tinyvid.errors import UserError
-from tinyvid.evaluate import clip_spec
+from tinyvid.inputs import clip_spec, numbers
 from tinyvid.kept_arrays import kept_arrays
 from tinyvid.models.parts import PerFrame
-from tinyvid.runs import Run
+from tinyvid.runs import Run, input_of
 
 TOGETHER = 32  # frames that go through the network at a time
 
@@ -43,6 +43,8 @@ class FrameFeatures:
     """
 
     def __init__(self, run: Run, cache: str | Path | None = None, model: nn.Module | None = None):
+        if input_of(run.config) != "rgb":
+            raise UserError(f"{run.path} takes optical flow, which has no frames to look at alone")
         self.config, self.cache, self.spec = run.config, cache, clip_spec(run.config)
         model = run.model()[0] if model is None else model
         self.layers = frozen_layers(model, run.config.model.name).eval()
@@ -70,10 +72,7 @@ class FrameFeatures:
     def _features(self, videos: VideoSet, video: Video, indices: np.ndarray) -> np.ndarray:
         frames = centre_crop(videos.read(video, indices, self.spec.source_side), self.spec.size)
         clip = np.ascontiguousarray(frames).transpose(3, 0, 1, 2)[None]
-        x = tinyvid.tensor(
-            normalise(clip, self.config.clip.mean, self.config.clip.std),
-            device=self.device,
-        )
+        x = tinyvid.tensor(numbers(self.config, clip), device=self.device)
         with tinyvid.no_grad():
             y = self.layers(x)
         return (y.mean((3, 4)).permute(0, 2, 1) if y.ndim == 5 else y).numpy()[0]

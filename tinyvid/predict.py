@@ -14,8 +14,9 @@ from tinyvid import nn, no_grad, tensor
 from tinyvid.data import Video, uniform_clips
 from tinyvid.data.sets import FileSet
 from tinyvid.errors import UserError
-from tinyvid.evaluate import clip_spec, score
+from tinyvid.evaluate import score
 from tinyvid.frame_features import FrameFeatures
+from tinyvid.inputs import as_input, clip_spec
 from tinyvid.lrcn import WEIGHTS, FeatureLstm, load_lstm, step_probabilities
 from tinyvid.metrics import fuse, softmax
 from tinyvid.models.cnn_lstm import CnnLstm
@@ -103,7 +104,7 @@ def _predict(
     run: Run, model: nn.Module, file: str, *, clips: int | None, fusion: str
 ) -> Prediction:
     videos = _single(file)
-    info, spec = videos.probe(videos.videos[0]), clip_spec(run.config)
+    info, spec = as_input(run.config, videos).probe(videos.videos[0]), clip_spec(run.config)
     one = uniform_clips(spec, info, 1)[0]
     frame = info.seconds / info.frames
     length = float(info.times[one.indices.max()] - info.times[one.indices.min()]) + frame

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tinyvid import nn
     from tinyvid.data import VideoSet
 
+CHANNELS = {"rgb": 3, "flow": 2}  # of a clip
 LOCK = ".lock"
 
 PARTS = ("train", "val", "test")
@@ -210,7 +211,26 @@ def clip_shape(config: Config) -> tuple[int, int, int, int]:
     from tinyvid import models
 
     c, own = config.clip, models.entry(config.model.name).clip
-    return 3, c.frames or own[1], c.height or own[2], c.width or own[3]
+    channels = CHANNELS[input_of(config)]
+    return channels, c.frames or own[1], c.height or own[2], c.width or own[3]
+
+
+def input_of(config: Config) -> str:
+    """Return what the network takes, "rgb" or "flow".
+
+    Raises:
+        UserError: no such network, or one for flow is to take pictures.
+    """
+    from tinyvid import models
+
+    name = config.model.name
+    own = "flow" if models.entry(name).clip[0] == CHANNELS["flow"] else "rgb"
+    if own == "flow" and config.clip.input == "rgb":
+        raise UserError(
+            f"clip.input = rgb: {name} takes optical flow, {CHANNELS['flow']} numbers a pixel; "
+            "leave clip.input out"
+        )
+    return config.clip.input or own
 
 
 def resolved(config: Config) -> Config:
@@ -224,6 +244,7 @@ def resolved(config: Config) -> Config:
     if full.model.weights is not None:
         full.model.weights = str(Path(full.model.weights).resolve())
     _, full.clip.frames, full.clip.height, full.clip.width = clip_shape(config)
+    full.clip.input = input_of(config)
     return full
 
 

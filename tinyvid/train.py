@@ -23,7 +23,8 @@ from tinyvid.config import Config, from_dict
 from tinyvid.data import VideoSet, check_clip_length
 from tinyvid.device import check_device
 from tinyvid.errors import UserError
-from tinyvid.evaluate import clip_spec, open_videos
+from tinyvid.evaluate import open_videos
+from tinyvid.inputs import as_input, check_augment, clip_spec
 from tinyvid.parts import split_parts
 from tinyvid.report import plot_curves
 from tinyvid.runs import Run, data_name, locked, resolved, write_csv
@@ -140,7 +141,8 @@ def fit(
             "nothing to tell apart. Add videos that show something else"
         )
     parts = split_parts(videos, config, listener.note)
-    short = check_clip_length(parts["train"], clip_spec(config))
+    check_augment(config)
+    short = check_clip_length(as_input(config, parts["train"]), clip_spec(config))
     if short:
         listener.note(
             f"{short} of {len(parts['train'])} training videos are shorter than a clip; "

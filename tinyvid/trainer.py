@@ -14,9 +14,10 @@ import tinyvid
 from tinyvid import nn, optim
 from tinyvid.checkpoint import Checkpoint
 from tinyvid.config import Config, OptimConfig
-from tinyvid.data import Augment, ClipLoader, VideoSet, normalise
+from tinyvid.data import Augment, ClipLoader, VideoSet
 from tinyvid.errors import UserError
-from tinyvid.evaluate import clip_spec, score
+from tinyvid.evaluate import score
+from tinyvid.inputs import as_input, clip_spec, numbers
 from tinyvid.metrics import cross_entropy, measure
 from tinyvid.runs import Run, build_model, load_weights, start_from
 
@@ -39,7 +40,7 @@ class Trainer:
         # On the device that the weights are on.
         self.average = self.model.state_dict() if config.optim.ema is not None else None
         self.loader = ClipLoader(
-            train,
+            as_input(config, train),
             clip_spec(config),
             batch_size=config.run.batch_size,
             train=True,
@@ -68,7 +69,7 @@ class Trainer:
             lr = self.optimiser.param_groups[0]["lr"]
             self._set_momentum(step)
             self.optimiser.zero_grad()  # gone before the activations pile up
-            x = normalise(batch.clips, c.clip.mean, c.clip.std)
+            x = numbers(c, batch.clips)
             logits = self.model(tinyvid.tensor(x, device=c.run.device))
             loss = tinyvid.cross_entropy(
                 logits,

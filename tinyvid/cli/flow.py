@@ -17,11 +17,32 @@ METHODS = ("tvl1", "horn_schunck")
 
 
 def flow(
-    video: Annotated[Path, typer.Argument(help="A video file.", metavar="VIDEO")],
+    video: Annotated[
+        Path | None, typer.Argument(help="A video file.", metavar="[VIDEO", show_default=False)
+    ] = None,
     outs: Annotated[
-        list[Path],
-        typer.Argument(help="NAME.npz, NAME.mp4, or a folder for .flo files.", metavar="OUT..."),
-    ],
+        list[Path] | None,
+        typer.Argument(
+            help="NAME.npz, NAME.mp4, or a folder for .flo files.",
+            metavar="OUT...]",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="All videos of a data set instead, for training on their flow.",
+            metavar="<path>",
+            show_default=False,
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Of --data: where the flow is kept.", show_default="runs/flow"),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Of --data: fail if a video has no flow.")
+    ] = False,
     short_side: Annotated[
         int | None,
         typer.Option(
@@ -59,6 +80,13 @@ def flow(
 
         tinyvid flow video.mp4 flow.npz flow.mp4
         tinyvid flow video.mp4 flows --short-side 240
+
+    With --data, finds what a network with clip.input=flow will train on,
+    which otherwise it does itself as it goes. What is there stays: the same
+    command goes on where it was stopped, and several may run at once.
+
+        tinyvid flow --data my_videos --short-side 80
+        tinyvid train temporal_stream --data my_videos --set clip.short_side=80
     """
     from rich.console import Console
     from rich.progress import track
@@ -67,6 +95,16 @@ def flow(
     from tinyvid.flow import flows_of
     from tinyvid.kernels.flow import TVL1, horn_schunck_flow, tvl1_flow
 
+    if data is not None:
+        if video is not None or (method, device, weight) != ("tvl1", "cpu", TVL1().weight):
+            raise UserError(
+                "--data takes no VIDEO, --method, --device and --weight: networks train on the "
+                "flow that tvl1 finds on the CPU as it is set"
+            )
+        _fill(data, cache, short_side, bound, strict)
+        return
+    if video is None or not outs:
+        raise UserError("give a VIDEO and where its flow goes; or --data and a data set")
     if method not in METHODS:
         raise UserError(f"--method {method}: one of {', '.join(METHODS)}")
     if not full > 0:
@@ -98,6 +136,40 @@ def flow(
             for writer in writers:
                 writer.add(found)
     typer.echo(f"{pairs} flows of {shape[3]} by {shape[2]} pixels in {', '.join(map(str, outs))}")
+
+
+def _fill(
+    data: str,
+    cache: Path | None,
+    short_side: int | None,
+    bound: float | None,
+    strict: bool,
+) -> None:
+    """Find the flow of all videos of a data set."""
+    from rich.console import Console
+
+    from tinyvid.cli.tables import counting_bar
+    from tinyvid.data import open_data
+    from tinyvid.flow.sets import FlowSet
+    from tinyvid.inputs import FLOW_CACHE
+
+    if data == "verbs":
+        raise UserError("--data verbs: made anew by each training, its flow too; none is kept")
+    console = Console()
+    with counting_bar(console, "opening", "videos") as progress:
+        videos = open_data(data, strict=strict, progress=progress)
+    folder = cache or Path(FLOW_CACHE)
+    flows = FlowSet(videos, folder, bound)
+    with counting_bar(console, "flow", "videos") as progress:
+        there, failed = flows.fill(short_side, progress)
+    failed = [*videos.skipped, *failed]
+    for path, reason in failed:
+        typer.echo(f"{path}: {reason}", err=True)
+    left = f", {len(failed)} have none" if failed else ""
+    found = len(videos) + len(videos.skipped) - len(failed)
+    typer.echo(f"the flow of {found} videos, {there} of them from before{left}: in {folder}")
+    if strict and failed:
+        raise UserError(f"{len(failed)} videos have no flow, the first is {failed[0][0]}")
 
 
 def _writer(

@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
@@ -60,11 +60,29 @@ class FrameCache:
 
     def frames(self, path: str | Path, info: VideoInfo, short_side: int | None) -> np.ndarray:
         """Return all the frames, uint8 (T, H, W, 3) RGB, read-only and mapped from the disk."""
-        entry = self.folder / f"{_key(path)}_{short_side or 'full'}.rgb"
         height, width = info.height, info.width
         if short_side is not None:
             height, width = scaled_size(height, width, short_side)
         shape = (info.frames, height, width, 3)
+        return self.mapped(
+            path, f"{short_side or 'full'}.rgb", shape, lambda: iter_frames(path, short_side)
+        )
+
+    def mapped(
+        self,
+        path: str | Path,
+        name: str,
+        shape: tuple[int, ...],
+        parts: Callable[[], Iterable[np.ndarray]],
+    ) -> np.ndarray:
+        """Return bytes of this shape that belong to a video, read-only and mapped from the disk.
+
+        Args:
+            path: the video. name: tells them from other arrays of it.
+            parts: called where they are not there yet; the parts, one after the other, are the
+                whole, and never together in memory.
+        """
+        entry = self._entry(path, name)
 
         def load() -> np.ndarray:
             size, expected = entry.stat().st_size, math.prod(shape)
@@ -73,10 +91,17 @@ class FrameCache:
             return np.memmap(entry, np.uint8, "r", shape=shape)
 
         def write(file: IO[bytes]) -> None:
-            for frame in iter_frames(path, short_side):  # frame by frame: memory stays bounded
-                file.write(np.ascontiguousarray(frame).data)
+            for part in parts():
+                file.write(np.ascontiguousarray(part).data)
 
         return self._get(entry, load, write)
+
+    def has(self, path: str | Path, name: str) -> bool:
+        """Return whether `mapped` has such an array."""
+        return self._entry(path, name).exists()
+
+    def _entry(self, path: str | Path, name: str) -> Path:
+        return self.folder / f"{_key(path)}_{name}"
 
     def _get(self, entry: Path, load: Callable[[], Any], write: Callable[[IO[bytes]], None]) -> Any:
         """Load an entry, making it first if it is not there or does not load."""

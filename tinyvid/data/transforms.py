@@ -1,7 +1,9 @@
 """Changes to whole clips: every frame of a clip gets the same crop, flip, rotation and colour.
 
-A clip here is uint8 (T, H, W, 3) RGB. Random transforms draw their parameters once from the
-generator they are given; whoever keeps the generator's seed can repeat them.
+A clip here is uint8 (T, H, W, 3) RGB; or (T, H, W, 2), flow as `tinyvid.flow.sets` has it, whose
+displacements change with the picture: a mirror image moves the other way, and a picture scaled to
+twice its width moves twice as far. Changes of colour pass it over. Random transforms draw their
+parameters once from the generator they are given; whoever keeps its seed can repeat them.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import numpy as np
 from tinyvid.errors import UserError
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+FLOW = 2  # channels of flow, by which it is told from pictures
 # The colour difference axes I and Q of NTSC: turning their plane about the luma axis turns hue.
 RGB_TO_YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
@@ -67,6 +70,8 @@ class Augment:
             frames = random_resized_crop(frames, size, rng, self.scale, self.ratio, self.shift)
         if rng.random() < self.flip:
             frames = flip(frames)
+        if frames.shape[-1] == FLOW:
+            return frames
         brightness, contrast, saturation = (
             rng.uniform(1 - v, 1 + v) for v in (self.brightness, self.contrast, self.saturation)
         )
@@ -101,6 +106,10 @@ def resize(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Scale to `size` (height, width), averaging over the area of each new pixel."""
     if frames.shape[1:3] == tuple(size):
         return frames
+    if frames.shape[-1] == FLOW:  # as a picture without blue
+        pictures = np.concatenate([frames, frames[..., :1]], axis=-1)
+        factors = [new / old for new, old in zip(size[::-1], frames.shape[2:0:-1], strict=True)]
+        return scale_flow(resize(pictures, size)[..., :FLOW], factors)
     from av import VideoFrame
     from av.video.reformatter import VideoReformatter
 
@@ -187,8 +196,17 @@ def random_resized_crop(
 
 
 def flip(frames: np.ndarray) -> np.ndarray:
-    """Return the mirror image, left and right swapped (a view)."""
-    return frames[:, :, ::-1]
+    """Return the mirror image, left and right swapped: of pictures a view, of flow with the
+    horizontal displacements negated."""
+    mirrored = frames[:, :, ::-1]
+    return scale_flow(mirrored, (-1, 1)) if frames.shape[-1] == FLOW else mirrored
+
+
+def scale_flow(flows: np.ndarray, factors: Sequence[float]) -> np.ndarray:
+    """Return flow, uint8 (T, H, W, 2), with x and y displacements times these factors; what then
+    is beyond the bound is cut."""
+    scaled = np.rint((flows.astype(np.float32) - 128) * np.array(factors, np.float32)) + 128
+    return np.clip(scaled, 1, 255).astype(np.uint8)
 
 
 def rotate(frames: np.ndarray, degrees: float) -> np.ndarray:

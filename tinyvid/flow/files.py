@@ -10,6 +10,7 @@ import numpy as np
 from tinyvid.errors import UserError
 
 TAG = b"PIEH"  # the bytes of 202021.25, by which the format tells the order of bytes
+ZERO, STEPS = 128, 127  # of one byte a number: that of no displacement, and steps to the bound
 UNKNOWN = 1e9  # Middlebury: beyond it nothing is known
 
 
@@ -52,6 +53,19 @@ def read_flo(path: str | Path) -> np.ndarray:
     flow = np.frombuffer(data[12:], "<f4").reshape(height, width, 2).transpose(2, 0, 1)
     known = (np.abs(flow) <= UNKNOWN).all(axis=0)
     return np.where(known, flow, np.nan).astype(np.float32)
+
+
+def to_bytes(flow: np.ndarray, bound: float) -> np.ndarray:
+    """Return displacements in pixels as uint8: -bound to bound in 254 equal steps, 1 to 255.
+
+    128 is none. Longer ones are cut; what is within the bound is wrong by at most bound / 254.
+    """
+    return np.clip(np.rint(flow * (STEPS / bound)) + ZERO, 1, 255).astype(np.uint8)
+
+
+def from_bytes(numbers: np.ndarray, bound: float) -> np.ndarray:
+    """Return the displacements in pixels, float32, of which `to_bytes` made these."""
+    return (numbers.astype(np.float32) - ZERO) * np.float32(bound / STEPS)
 
 
 class FloWriter:
@@ -97,11 +111,7 @@ class NpzWriter:
 
     def add(self, flow: np.ndarray) -> None:
         """Write the next flow, (2, H, W)."""
-        if self._bound is None:
-            numbers = flow.astype("<f4")
-        else:
-            steps = np.rint(flow * (127 / self._bound)) + 128
-            numbers = np.clip(steps, 1, 255).astype(np.uint8)
+        numbers = flow.astype("<f4") if self._bound is None else to_bytes(flow, self._bound)
         self._file.write(numbers.tobytes())
 
     def close(self) -> None:
@@ -124,5 +134,5 @@ def read_npz(path: str | Path) -> np.ndarray:
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, TypeError) as error:
         raise UserError(f"{path}: holds no flow, or is damaged: {error}") from error
     if bound:
-        flow = (flow.astype(np.float32) - 128) * np.float32(bound / 127)
+        flow = from_bytes(flow, bound)
     return flow

@@ -62,6 +62,7 @@ class Entry:
 
 
 SMALL: Clip = (3, 16, 64, 64)
+FLOW: Clip = (2, 10, 64, 64)
 WORKED: Clip = (3, 20, 64, 64)
 
 MODELS: dict[str, Entry] = {
@@ -79,6 +80,7 @@ MODELS: dict[str, Entry] = {
     "late_fusion_gap": Entry(LateFusion, SMALL, 10, "2-D CNN, GAP over all", {"head": "gap"}),
     "early_fusion": Entry(EarlyFusion, SMALL, 10, "2-D CNN over 3·T planes"),
     "slow_fusion": Entry(SlowFusion, SMALL, 10, "3-D CNN"),
+    "temporal_stream": Entry(EarlyFusion, FLOW, 10, "2-D CNN over 2·T planes of flow"),
     "cnn_lstm": Entry(CnnLstm, SMALL, 10, "2-D CNN, then LSTM"),
     "worked_late_fusion": Entry(WorkedLateFusion, WORKED, 10, "the worked example, late"),
     "worked_early_fusion": Entry(WorkedEarlyFusion, WORKED, 10, "the worked example, early"),
@@ -129,8 +131,8 @@ MODELS: dict[str, Entry] = {
 }
 
 
-# Networks of the literature that somebody may ask for, and what they wait for.
-NOT_BUILT = {"two_stream": "it needs stacks of optical flow as clips"}
+# Names of the literature that are no single network, and what to do instead.
+INSTEAD = {"two_stream": "train single_frame and temporal_stream, and join them by tinyvid fuse"}
 
 
 def names() -> list[str]:
@@ -144,8 +146,8 @@ def entry(name: str) -> Entry:
     Raises:
         UserError: no such network; the message names the nearest.
     """
-    if name in NOT_BUILT:
-        raise UserError(f"{name} is not built yet: {NOT_BUILT[name]}")
+    if name in INSTEAD:
+        raise UserError(f"{name} is no network of its own: {INSTEAD[name]}")
     if name not in MODELS:
         raise UserError(
             f"no network is called {name!r}.{nearest(name, MODELS)} There are: {', '.join(MODELS)}."

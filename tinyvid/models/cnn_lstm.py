@@ -74,9 +74,9 @@ class CnnLstm(Network):
             lengths: how many frames of each clip count, from 1 to T; all by default. The last of
                 them decides, and those behind it change nothing.
         """
-        outputs, _ = self.lstm(self.frames(x), lengths=lengths)
         if lengths is None:
-            last = outputs[:, -1]
-        else:
-            last = outputs[np.arange(len(lengths)), np.asarray(lengths) - 1]
+            outputs, _ = self.lstm(self.frames(x))
+            return self.fc(self.drop(outputs[:, -1]))
+        outputs, _ = self.lstm(self.frames(x), lengths=lengths)
+        last = outputs[np.arange(len(lengths)), np.asarray(lengths) - 1]
         return self.fc(self.drop(last))

@@ -10,8 +10,9 @@ import numpy as np
 import tinyvid
 from tinyvid import nn
 from tinyvid.config import Config
-from tinyvid.data import ClipLoader, VideoSet, normalise
-from tinyvid.evaluate import Scores, clip_spec
+from tinyvid.data import ClipLoader, VideoSet
+from tinyvid.evaluate import Scores
+from tinyvid.inputs import as_input, clip_spec, numbers
 from tinyvid.metrics import fuse, softmax
 from tinyvid.reproduce.pictures import filter_frames, flow_frames, heat, save_moving
 from tinyvid.reproduce.results import Explained, Sample
@@ -29,7 +30,10 @@ def sample_names(scores: Scores) -> list[str]:
 
 
 def middle_clip(videos: VideoSet, name: str, config: Config) -> tuple[np.ndarray, float]:
-    """Return the middle clip of a video as a test sees it, uint8 C T H W, and ms a frame."""
+    """Return the middle clip of a video as a test sees it, uint8 C T H W, and ms a frame.
+
+    Its pictures, whatever the network takes; of `as_input(config, videos)` it is what that takes.
+    """
     position = next(i for i, video in enumerate(videos.videos) if video.name == name)
     one, spec = videos.subset([position]), clip_spec(config)
     loader = ClipLoader(one, spec, batch_size=1, train=False, workers=0)
@@ -79,13 +83,14 @@ def explain(
     file: str,
 ) -> Explained:
     """Draw what a network looks at in the middle clip of a video, for the class that it answers."""
-    clip, milliseconds = middle_clip(videos, name, config)
-    x = normalise(clip[None], config.clip.mean, config.clip.std)
+    pictures, milliseconds = middle_clip(videos, name, config)
+    clip, _ = middle_clip(as_input(config, videos), name, config)
+    x = numbers(config, clip[None])
     with tinyvid.no_grad():
         probabilities = softmax(model(x).numpy())[0]
     best = int(probabilities.argmax())
     layer = last_maps(model, clip.shape)
-    frames = clip.transpose(1, 2, 3, 0)
+    frames = pictures.transpose(1, 2, 3, 0)
     maps = {
         "gradient": gradient_saliency(model, x, [best])[0],
         "cam": grad_cam(model, x, [best], layer)[0],

@@ -10,6 +10,7 @@ import numpy as np
 from tinyvid.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tinyvid.config import Config
 from tinyvid.errors import UserError
+from tinyvid.inputs import normalisation
 from tinyvid.runs import PARTS, Run, build_model, clip_shape, load_weights
 from tinyvid.weights.layouts import LAYERS, Layout, recognise, to_ours
 from tinyvid.weights.torch_file import read_torch_file
@@ -35,7 +36,8 @@ def convert_run(source: str | Path, target: str | Path) -> None:
     """Write the network of a run as ONNX, with its best weights.
 
     The file says in its metadata what it was trained with: `classes`, in the order of the scores,
-    and `mean` and `std`, for clips (x / 255 - mean) / std, channels red, green, blue.
+    and `mean` and `std`, for clips (x / 255 - mean) / std, channels red, green, blue, or flow along
+    x and y as `tinyvid.flow.sets` has it.
 
     Raises:
         UserError: as `Run.open` and `export_onnx`; or the target exists.
@@ -45,8 +47,8 @@ def convert_run(source: str | Path, target: str | Path) -> None:
     _check_new(Path(target))
     run = Run.open(source)
     model, _ = run.model(device="cpu")
-    clip = run.config.clip
-    about = {"classes": run.classes, "mean": list(clip.mean), "std": list(clip.std)}
+    mean, std = normalisation(run.config)
+    about = {"classes": run.classes, "mean": list(mean), "std": list(std)}
     export_onnx(model, target, clip_shape(run.config), about)
 
 
