@@ -71,10 +71,10 @@ TWO_STREAM = PaperTable(
         PaperRow("IDT with stacked Fisher encoding", (None, 66.8)),
         PaperRow("spatio-temporal HMAX", (None, 22.8)),
         PaperRow("slow-fusion spatio-temporal ConvNet", (65.4, None), "slow_fusion"),
-        PaperRow("spatial stream ConvNet", (73.0, 40.5)),
-        PaperRow("temporal stream ConvNet", (83.7, 54.6)),
-        PaperRow("two-stream, fusion by averaging", (86.9, 58.0)),
-        PaperRow("two-stream, fusion by SVM", (88.0, 59.4)),
+        PaperRow("spatial stream ConvNet", (73.0, 40.5), "single_frame"),
+        PaperRow("temporal stream ConvNet", (83.7, 54.6), "temporal_stream"),
+        PaperRow("two-stream, fusion by averaging", (86.9, 58.0), "two_stream"),
+        PaperRow("two-stream, fusion by SVM", (88.0, 59.4), "two_stream_svm"),
     ),
 )
 

@@ -17,6 +17,7 @@ class Trained:
         label: its name for people. about: one line.
         overrides: keys of its config that differ from the other networks', `key=value`.
         gallery: whether its learning curve, confusion matrix and what it looks at are shown.
+        quick: whether `--quick` has it on verbs, where the flow of each video is found anew.
     """
 
     model: str
@@ -78,10 +79,28 @@ SYSTEMS: dict[str, System] = {
     "slow_fusion": Trained(
         "slow_fusion", "slow fusion", "a 3-D CNN: time fused slowly over the layers"
     ),
+    "temporal_stream": Trained(
+        "temporal_stream", "temporal stream", "a 2-D CNN on stacks of optical flow", quick=False
+    ),
     "cnn_average": Fusion(
         ("single_frame", "early_fusion", "late_fusion", "slow_fusion"),
         "CNN average",
         "the mean of what single frame, early, late and slow fusion say",
+    ),
+    "two_stream": Fusion(
+        ("single_frame", "temporal_stream"),
+        "two-stream, average",
+        "the mean of what single frame, the spatial stream, and the temporal stream say",
+        quick=False,
+    ),
+    "two_stream_svm": Fusion(
+        ("single_frame", "temporal_stream"),
+        "two-stream, SVM",
+        "a linear SVM on what the two streams say",
+        method="svm",
+        needs=SVM,
+        quick=False,
+        gallery=False,
     ),
     "histograms": Baseline(
         "histograms",

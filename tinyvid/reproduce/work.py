@@ -2,6 +2,7 @@
 
 OUT/runs/NAME/         the run of a network, or its cross-validation
 OUT/runs/NAME/test/    its scores, as `tinyvid test` leaves them
+OUT/cells, OUT/flow    features made by hand, and optical flow, of each video
 
 On `verbs` a network is trained once and tested on new videos; on any other data each group is
 tested by a network that has never seen it.
@@ -23,7 +24,7 @@ from tinyvid.errors import UserError, nearest
 from tinyvid.evaluate import Scores, open_videos, save_results, score, videos_to_test
 from tinyvid.folds import fold_folder
 from tinyvid.reproduce.systems import SYSTEMS, Baseline, Fusion, System, Trained
-from tinyvid.runs import Run
+from tinyvid.runs import Run, input_of
 from tinyvid.train import Listener, check_same_config, fit
 
 SEED = 0
@@ -103,7 +104,10 @@ class Plan:
         held = () if self.generated else ("data.val_fraction=0",)
         named = {"model.name": entry.model, "data.path": self.data, "run.seed": SEED}
         overrides = [*held, *quick, *entry.overrides, *self.overrides]
-        return load_config(self.config, overrides, named)
+        config = load_config(self.config, overrides, named)
+        if input_of(config) == "flow" and config.data.cache is None:
+            config.data.cache = str(self.out / "flow")
+        return config
 
 
 def run_system(name: str, plan: Plan, videos: VideoSet) -> Path:
