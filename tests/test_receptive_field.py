@@ -85,6 +85,8 @@ SMALL: dict[str, tuple[tuple, dict]] = {
     "karpathy_late_fusion": ((1, 5, 107, 119), {"width": 2, "hidden": 4}),
     "karpathy_early_fusion": ((1, 4, 107, 119), {"width": 2, "hidden": 4}),
     "karpathy_slow_fusion": ((1, 10, 107, 119), {"width": 2, "hidden": 4}),
+    "cnn_m_spatial": ((1, 1, 107, 120), {"width": 2, "hidden": 4}),
+    "cnn_m_temporal": ((1, 4, 107, 120), {"width": 2, "hidden": 4}),
     "c3d": ((1, 16, 40, 48), {"width": 2, "hidden": 4}),
     "c3d_lecture": ((1, 16, 40, 48), {"width": 2, "hidden": 4}),
 }
@@ -117,7 +119,7 @@ def test_scores_see_the_whole_clip(name):
     assert measured_receptive_field(model, clip, last) == whole
     if name == "fovea":
         assert whole == ((0, 3), (10, 30), (9, 25))  # its pools leave out the last columns
-    elif not name.startswith(("c3d", "karpathy")):  # whose pools leave out the last rows
+    elif not name.startswith(("c3d", "karpathy", "cnn_m")):  # whose pools leave out the last rows
         assert whole == tuple((0, n) for n in clip[1:])
 
 

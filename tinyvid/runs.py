@@ -21,7 +21,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,6 +40,7 @@ from tinyvid.config import Config, load_config
 from tinyvid.data.official import split_spec
 from tinyvid.data.sets import absolute
 from tinyvid.errors import UserError, nearest
+from tinyvid.weights.from_rgb import cross_modality, same_first_layer
 
 if TYPE_CHECKING:
     from tinyvid import nn
@@ -271,16 +272,29 @@ def load_weights(model: nn.Module, weights: Mapping[str, Any], source: str | Pat
     model.load_state_dict(weights)
 
 
-def start_from(model: nn.Module, path: str | Path) -> list[str]:
+def start_from(
+    model: nn.Module,
+    path: str | Path,
+    flow: bool = False,
+    note: Callable[[str], None] = lambda text: None,
+) -> list[str]:
     """Give the network the weights of a file; return the names of those that it keeps.
 
     It keeps those of its last layer where the file has none, or some for other classes.
+
+    Args:
+        flow: the network takes flow, and may start from weights for pictures: where the first
+            layer does not fit, see `tinyvid.weights.from_rgb`.
+        note: called with what the user should know.
 
     Raises:
         UserError: the file cannot be read, or another layer is missing or of another shape.
     """
     expected = {name: t.numpy() for name, t in model.state_dict().items()}
     weights = load_checkpoint(path).weights
+    if flow and not same_first_layer(weights, expected):
+        weights = cross_modality(weights, expected, path)
+        note(f"{path} was trained on pictures: its first filters are averaged over the colours")
     last = list(expected)[-1].rpartition(".")[0] + "."
     kept = [
         name

@@ -151,6 +151,8 @@ def fit(
     before = _continued(out, config, videos.classes, parts) if resume else None
     # Before the folder is made: it tells what does not fit.
     trainer = Trainer(config, parts["train"], resumed=before is not None)
+    for text in trainer.notes:
+        listener.note(text)
     rows: list[Row] = []
     best = 0  # index of the best row
     with locked(out):

@@ -19,7 +19,7 @@ from tinyvid.errors import UserError
 from tinyvid.evaluate import score
 from tinyvid.inputs import as_input, clip_spec, numbers
 from tinyvid.metrics import cross_entropy, measure
-from tinyvid.runs import Run, build_model, load_weights, start_from
+from tinyvid.runs import Run, build_model, input_of, load_weights, start_from
 
 if TYPE_CHECKING:
     from tinyvid.train import Listener
@@ -31,9 +31,11 @@ class Trainer:
 
     def __init__(self, config: Config, train: VideoSet, resumed: bool = False):
         self.config = config
+        self.notes: list[str] = []  # what the user should know
         self.model = build_model(config, len(train.classes))
         if config.model.weights is not None and not resumed:
-            start_from(self.model, config.model.weights)
+            flow = input_of(config) == "flow"
+            start_from(self.model, config.model.weights, flow, self.notes.append)
         self.optimiser = build_optimiser(self.model, config.optim)
         norms = [m for m in self.model.modules() if isinstance(m, BATCH_NORMS)]
         self.norms = [(norm, norm.momentum) for norm in norms]

@@ -25,6 +25,7 @@ SMALL = [
 ]
 WORKED = ["worked_late_fusion", "worked_early_fusion", "worked_slow_fusion"]
 KARPATHY = [name for name in models.names() if name.startswith("karpathy")]
+CNN_M = ["cnn_m_spatial", "cnn_m_temporal"]
 NARROW = {"width": 1, "hidden": 8}
 
 
@@ -62,7 +63,7 @@ def test_single_frames_are_clips_too(name):
     assert scores(model, clips(2, (3, 1, 32, 32))).shape == (2, 3)
 
 
-@pytest.mark.parametrize("name", [*KARPATHY, "c3d", "c3d_lecture"])
+@pytest.mark.parametrize("name", [*KARPATHY, *CNN_M, "c3d", "c3d_lecture"])
 def test_full_size_networks_run_narrow(name):
     clip = models.entry(name).clip
     clip = (*clip[:2], clip[2] // 2 + 16, clip[3] // 2 + 16)
@@ -258,6 +259,20 @@ def test_karpathy_sizes():
     }
 
 
+def test_two_stream_sizes():
+    with nn.shapes_only():
+        both = [models.build(name, 101) for name in CNN_M]
+        spatial, temporal = ([p.shape for p in m.parameters() if p.ndim > 1] for m in both)
+    tail = [(256, 96, 5, 5), (512, 256, 3, 3), (512, 512, 3, 3), (512, 512, 3, 3)]
+    tail += [(4096, 512 * 6 * 6), (2048, 4096), (101, 2048)]
+    assert spatial == [(96, 3, 7, 7), *tail]
+    assert temporal == [(96, 2 * 10, 7, 7), *tail]
+    # by hand: 14,208 + 614,656 + 1,180,160 + 2 · 2,359,808 + 75,501,568 + 8,390,656 + 206,949
+    assert sum(p.size for p in both[0].parameters()) == 90_627_813
+    norms = [[m for m in net.modules() if isinstance(m, nn.LocalResponseNorm)] for net in both]
+    assert [len(found) for found in norms] == [2, 1]
+
+
 def test_cnn_lstm_steps_know_the_past_only():
     clip = (3, 6, 32, 32)
     model, x = models.build("cnn_lstm", 4, clip).eval(), clips(2, clip)
@@ -309,9 +324,9 @@ def test_seed_decides_the_weights():
 
 
 def test_names_and_lines():
-    assert len(models.names()) == len(set(models.names())) == 22
+    assert len(models.names()) == len(set(models.names())) == 24
     lines = [models.entry(name).line for name in models.names()]
-    assert len(set(lines)) == 22
+    assert len(set(lines)) == 24
     assert SMALL == [
         "single_frame",
         "multires",

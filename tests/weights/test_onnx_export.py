@@ -23,7 +23,8 @@ RNG = np.random.default_rng(0)
 
 def narrow(name):
     """Return a network with few channels, its numbers drawn at random, and its clip."""
-    clip = CLIPS.get(name, (3, 5, 91, 107) if name.startswith("karpathy") else (3, 5, 32, 40))
+    large = name.startswith(("karpathy", "cnn_m"))
+    clip = CLIPS.get(name, (3, 5, 91, 107) if large else (3, 5, 32, 40))
     known = models.entry(name).defaults
     small = {"width": 2, "hidden": 6}
     options = {key: value for key, value in small.items() if key in known}

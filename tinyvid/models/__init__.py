@@ -18,6 +18,7 @@ from typing import Any
 from tinyvid.errors import UserError, nearest
 from tinyvid.models.c3d import C3D
 from tinyvid.models.cnn_lstm import CnnLstm
+from tinyvid.models.cnn_m import CnnMSpatial, CnnMTemporal
 from tinyvid.models.early_fusion import EarlyFusion
 from tinyvid.models.karpathy import (
     KarpathyEarlyFusion,
@@ -118,6 +119,8 @@ MODELS: dict[str, Entry] = {
     "karpathy_slow_fusion": Entry(
         KarpathySlowFusion, (3, 10, 170, 170), 487, "Karpathy 2014, slow"
     ),
+    "cnn_m_spatial": Entry(CnnMSpatial, (3, 1, 224, 224), 101, "two-stream 2014, one frame"),
+    "cnn_m_temporal": Entry(CnnMTemporal, (2, 10, 224, 224), 101, "two-stream 2014, flow"),
     "c3d": Entry(
         C3D,
         (3, 16, 112, 112),

@@ -64,17 +64,21 @@ def layers_2d(channels: int, width: int) -> dict[str, nn.Module]:
     return layers
 
 
-def head(size: int, hidden: int, num_classes: int, dropout: float) -> dict[str, nn.Module]:
-    """Return the fully connected layers, for so many features."""
+def head(
+    size: int, hidden: int, num_classes: int, dropout: float, last: int | None = None
+) -> dict[str, nn.Module]:
+    """Return the fully connected layers, for so many features; fc7 has `last` units, or as many as
+    fc6."""
+    last = hidden if last is None else last
     return {
         "flatten": nn.Flatten(),
         "fc6": relu_init(nn.Linear(size, hidden)),
         "relu6": nn.ReLU(),
         "drop6": nn.Dropout(dropout),
-        "fc7": relu_init(nn.Linear(hidden, hidden)),
+        "fc7": relu_init(nn.Linear(hidden, last)),
         "relu7": nn.ReLU(),
         "drop7": nn.Dropout(dropout),
-        "fc8": nn.Linear(hidden, num_classes),
+        "fc8": nn.Linear(last, num_classes),
     }
 
 
