@@ -18,6 +18,9 @@ NETWORKS = {
     "slow_fusion": ((3, 8, 96, 96), 8, {}),
     "worked_late_fusion": ((3, 8, 64, 64), 32, {}),
     "worked_slow_fusion": ((3, 20, 64, 64), 4, {}),
+    "early_fusion": ((3, 16, 64, 64), 8, {}),
+    "single_frame": ((3, 16, 64, 64), 8, {}),
+    "cnn_lstm": ((3, 16, 64, 64), 4, {}),
     "c3d": ((3, 16, 56, 56), 2, {"width": 16, "hidden": 512}),
 }
 

@@ -269,11 +269,15 @@ def _product(a: Ints, b: Ints) -> Ints:
 
 def _kernel_results(account: Account, kernel: Kernel, args: Sequence[Any]) -> Any:
     """Return what a kernel returns, in channels-last memory, having used its scratch space."""
+    results = _results(account, kernel, args)
     variant = kernel.select(*args)
     if variant.workspace is not None:
         for block in [_Block(account, size, lent=True) for size in variant.workspace(*args)]:
-            del block  # all at once, and gone again
+            del block  # all at once, while the results are there, and gone again
+    return results
 
+
+def _results(account: Account, kernel: Kernel, args: Sequence[Any]) -> Any:
     def result(shape: Ints, dtype: Any) -> Any:
         order = (0, *range(2, len(shape)), 1) if len(shape) > 3 else None
         return _array(account, shape, dtype, order, lent=True)

@@ -79,7 +79,7 @@ def _unfit_for_numba(step: str, pass_: str) -> Callable[..., str | None]:
 
 def _planes_last(geometry: ConvGeometry) -> float:
     """Return the nanoseconds in which a clip is copied with its planes last in memory."""
-    return 2.5 * prod(geometry.x) if len(geometry.x) == 5 else 0.0
+    return 1.3 * prod(geometry.x) if len(geometry.x) == 5 else 0.0
 
 
 for _kernel in (fprop, dgrad, wgrad):
@@ -87,11 +87,13 @@ for _kernel in (fprop, dgrad, wgrad):
         "cpu/im2col",
         f"tinyvid.kernels.conv2d.cpu:{_kernel.pass_}",
         cost=costs(im2col, _kernel.pass_, planes if _kernel is dgrad else by_frames, _planes_last),
+        workspace=workspace.im2col(_kernel.pass_, planes if _kernel is dgrad else by_frames),
     )
     _kernel.add(
         "cpu/direct",
         f"tinyvid.kernels.conv2d.direct:{_kernel.pass_}",
-        cost=costs(directly, _kernel.pass_, planes),
+        cost=costs(directly, _kernel.pass_, planes, _planes_last if _kernel is dgrad else None),
+        workspace=workspace.direct(_kernel.pass_, planes),
     )
     _kernel.add(
         "cpu/winograd",

@@ -148,6 +148,7 @@ for _kernel in (fprop, dgrad, wgrad):
             f"cpu/{_name}",
             f"tinyvid.kernels.conv3d.{_module}:{_kernel.pass_}",
             cost=costs(_formula, _kernel.pass_),
+            workspace=getattr(workspace, _name)(_kernel.pass_),
         )
     _kernel.add(
         "cpu/winograd",

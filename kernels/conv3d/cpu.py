@@ -35,10 +35,10 @@ from tinyvid.kernels.threads import Scratch, chunks_of, parallel_for
 
 # Sizes of a block of patches, and of the work. They decide the order of the sums, so they
 # depend on shapes alone, never on the number of threads.
-_COLUMNS = 1024  # at most, but at least one run of taps
+COLUMNS = 1024  # at most, but at least one run of taps
 _ELEMENTS = 1 << 17  # about; half a megabyte of float32
 _ROWS = (256, 2048)  # at least, at most
-_ITEMS = 16  # split a sum, where needed, so that at least so many threads have work
+ITEMS = 16  # split a sum, where needed, so that at least so many threads have work
 
 
 def fprop(
@@ -57,7 +57,7 @@ def fprop(
         out[...] = 0
         finish(out, slice(0, len(out)), slice(0, out.shape[1]))
         return channels_first(y)
-    patches = Patches(x, windows(geometry), geometry.groups, _COLUMNS)
+    patches = Patches(x, windows(geometry), geometry.groups, COLUMNS)
     filters = w.reshape(geometry.groups, -1, patches.shape[1])  # (groups, K, T*R*S*C)
     _correlate(patches, filters.transpose(0, 2, 1), out, finish)
     return channels_first(y)
@@ -73,7 +73,7 @@ def dgrad(gy: np.ndarray, w: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
         if not filters.size:
             cells[...] = 0
             continue
-        patches = Patches(gy, [along.axis for along in phase], geometry.groups, _COLUMNS)
+        patches = Patches(gy, [along.axis for along in phase], geometry.groups, COLUMNS)
         out = cells if cells.flags.c_contiguous else empty(cells.shape, cells.dtype)
         _correlate(patches, filters, out.reshape(-1, gx.shape[4]))
         if out is not cells:
@@ -87,7 +87,7 @@ def wgrad(gy: np.ndarray, x: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     gw = np.zeros(_moved(geometry.w), gy.dtype)
     if not gw.size:
         return channels_first(gw)
-    patches = Patches(x, windows(geometry), geometry.groups, _COLUMNS)
+    patches = Patches(x, windows(geometry), geometry.groups, COLUMNS)
     _correlate_along_rows(patches, gy.reshape(-1, gy.shape[4]), gw.reshape(len(gw), -1))
     return channels_first(gw)
 
@@ -138,9 +138,9 @@ def _correlate(
         out: (rows of the patches, K of all groups).
     """
     K = filters.shape[2]
-    chunks = _row_chunks(patches)
+    chunks = row_chunks(patches)
     # Where there are few rows, the sum over columns falls into slabs, added up at the end.
-    slabs = _share(patches.blocks, _ITEMS // max(1, len(chunks) * patches.groups))
+    slabs = _share(patches.blocks, ITEMS // max(1, len(chunks) * patches.groups))
     partial = empty((len(slabs) - 1, *out.shape), out.dtype)
     scratch = Scratch()
 
@@ -172,7 +172,7 @@ def _correlate_along_rows(patches: Patches, gy: np.ndarray, out: np.ndarray) -> 
     """
     K = len(out) // patches.groups
     # The sum over rows falls into slabs, added up at the end.
-    slabs = _share(_row_chunks(patches), _ITEMS // (len(patches.blocks) * patches.groups))
+    slabs = _share(row_chunks(patches), ITEMS // (len(patches.blocks) * patches.groups))
     partial = empty((len(slabs) - 1, *out.shape), out.dtype)
     scratch = Scratch()
 
@@ -193,7 +193,7 @@ def _correlate_along_rows(patches: Patches, gy: np.ndarray, out: np.ndarray) -> 
         _add_all(out, partial)
 
 
-def _row_chunks(patches: Patches) -> list[slice]:
+def row_chunks(patches: Patches) -> list[slice]:
     """Split the rows so that a block of patches stays in cache."""
     widest = max(columns.stop - columns.start for columns, _ in patches.blocks)
     least, most = _ROWS
@@ -216,7 +216,7 @@ def _add_all(out: np.ndarray, partial: np.ndarray, finish: Finish = UNFINISHED) 
         finish(out, rows, slice(0, out.shape[1]))
 
     if len(partial) and len(out):
-        parallel_for(add, chunks_of(len(out), -(-len(out) // _ITEMS)))
+        parallel_for(add, chunks_of(len(out), -(-len(out) // ITEMS)))
 
 
 def windows(geometry: ConvGeometry) -> list[Axis]:
@@ -285,7 +285,7 @@ def channels_last(array: np.ndarray) -> np.ndarray:
     source, target = (moved, copy) if len(moved) > 1 else (moved[0], copy[0])
     parallel_for(
         lambda part: np.copyto(target[part], source[part]),
-        chunks_of(len(source), -(-len(source) // _ITEMS)),
+        chunks_of(len(source), -(-len(source) // ITEMS)),
     )
     return copy
 

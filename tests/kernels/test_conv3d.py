@@ -177,8 +177,8 @@ def test_checks_catch_planted_faults(monkeypatch):
         )
         fails("dgrad")
     with monkeypatch.context() as patch:  # the last row left out
-        chunks = cpu._row_chunks
-        patch.setattr(cpu, "_row_chunks", lambda p: [slice(c.start, c.stop - 1) for c in chunks(p)])
+        chunks = cpu.row_chunks
+        patch.setattr(cpu, "row_chunks", lambda p: [slice(c.start, c.stop - 1) for c in chunks(p)])
         fails("wgrad")
 
 
