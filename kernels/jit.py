@@ -9,6 +9,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -24,9 +27,10 @@ _lock = Lock()
 def njit(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Return the decorator `numba.njit(*signatures, **options)`, with its cache elsewhere.
 
-    With `cache=True`, what is compiled is kept in the folder `kernels/numba` of the user's
+    With `cache=True`, what is compiled is kept in a folder in `kernels/numba` of the user's
     cache, see `tinyvid.kernels.cache`, or in `$NUMBA_CACHE_DIR` where that is set. If neither
-    can be written to, a warning says so and nothing is kept.
+    can be written to, a warning says so and nothing is kept. The folder is that of the vectors
+    that functions are made of: Numba sees when a function's own file changes, but not these.
     """
 
     if not options.get("cache"):
@@ -37,6 +41,13 @@ def njit(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any
             return numba.njit(*signatures, **{**options, "cache": found})(function)
 
     return decorate
+
+
+@lru_cache(maxsize=1)
+def _vectors() -> str:
+    """Return a short name of the vectors' definitions, `lanes.py` and `simd.py` as they are now."""
+    texts = [Path(__file__).with_name(name).read_bytes() for name in ("lanes.py", "simd.py")]
+    return sha256(b"".join(texts)).hexdigest()[:8]
 
 
 @contextmanager
@@ -51,7 +62,7 @@ def _folder() -> Iterator[bool]:
             yield True
             return
         try:
-            _settings.CACHE_DIR = str(cache.folder("numba"))
+            _settings.CACHE_DIR = str(cache.folder(f"numba/{_vectors()}"))
         except UserError as error:
             warnings.warn(f"compiling anew in each process: {error}", RuntimeWarning, stacklevel=4)
             yield False

@@ -3,8 +3,8 @@
 A compiler vectorises the innermost loop, and keeps what that loop sums up in memory. Where sums
 shall stay in registers while a loop outside runs over what is summed, vectors must be named. Here
 they are values like any other: `a = multiply_add(spread(x, i), load(w, j), a)` reads one number
-of x and eight of w, and adds their eight products to a. A processor whose vectors are shorter
-does it in several instructions.
+of x and eight of w, and adds their eight products to a; with AVX-512, sixteen. Sums of the same
+element are taken in the same order whatever the width.
 
 No function checks its index: the caller makes sure that what it names lies inside the array.
 A multiply-add may be rounded once or twice, as the processor has it; else numbers, NaN and
@@ -16,12 +16,25 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import extending, types
+from numba import config, extending, types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import models, register_model
 
 intrinsic: Any = extending.intrinsic  # what it makes is called otherwise than what it is put on
-BYTES = 32  # of a vector: what the widest registers of AVX2 hold
+
+
+def _widest(features: str) -> int:
+    """Return the bytes of a vector, given LLVM's names of what a processor has: `+avx2,-sse4a`.
+
+    A register of AVX-512 where there is one; else of AVX2, of which a processor without it makes
+    several of its own.
+    """
+    return 64 if "+avx512f" in features.split(",") else 32
+
+
+_asked = config.CPU_FEATURES  # NUMBA_CPU_FEATURES, for which Numba compiles if it is set
+BYTES = _widest(get_host_cpu_features() if _asked is None else _asked)
 
 
 class Vector(types.Type):

@@ -8,7 +8,7 @@ tap. So both fprop and wgrad are a product of a matrix that is never made, with 
     fprop   y[m, k]  = sum over j of u[cell[m] + tap[j]] * w[j, k]
     wgrad   gw[j, k] = sum over m of u[tap[j] + cell[m]] * gy[m, k]
 
-which `_product` does, a block of six rows and sixteen columns at a time in the registers.
+which `product` does, block by block in the registers: see `tinyvid.kernels.conv3d.band_product`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numba import types
 from numpy import empty
 
 from tinyvid.kernels import lanes as v
+from tinyvid.kernels.conv3d.band_product import ROWS, product
 from tinyvid.kernels.jit import njit
 
 
@@ -59,127 +60,6 @@ class Sizes(NamedTuple):
     K: int
     first_k: int
     all_k: int
-
-
-@plain_njit(nogil=True)
-def _six_by_two(out, o, ld, u, rows, i, taps, m, at, ld_m, start, relu):
-    """Write six rows of two vectors each, at out[o], with sums over all taps.
-
-    Args:
-        rows, taps: the six rows at `i` and the terms of the sum; they meet at u[row + tap].
-        m: the matrix whose columns begin at `at`, a row each `ld_m`, for each tap.
-        start: what the sums begin with, two vectors; relu: whether to take it in the end.
-    """
-    size = v.count(m)
-    r0, r1, r2 = rows[i], rows[i + 1], rows[i + 2]
-    r3, r4, r5 = rows[i + 3], rows[i + 4], rows[i + 5]
-    a0 = a1 = a2 = a3 = a4 = a5 = v.load(start, 0)
-    b0 = b1 = b2 = b3 = b4 = b5 = v.load(start, size)
-    for j in range(taps.size):
-        tap = taps[j]
-        a, b = v.load(m, at), v.load(m, at + size)
-        at += ld_m
-        x = v.spread(u, r0 + tap)
-        a0, b0 = v.multiply_add(x, a, a0), v.multiply_add(x, b, b0)
-        x = v.spread(u, r1 + tap)
-        a1, b1 = v.multiply_add(x, a, a1), v.multiply_add(x, b, b1)
-        x = v.spread(u, r2 + tap)
-        a2, b2 = v.multiply_add(x, a, a2), v.multiply_add(x, b, b2)
-        x = v.spread(u, r3 + tap)
-        a3, b3 = v.multiply_add(x, a, a3), v.multiply_add(x, b, b3)
-        x = v.spread(u, r4 + tap)
-        a4, b4 = v.multiply_add(x, a, a4), v.multiply_add(x, b, b4)
-        x = v.spread(u, r5 + tap)
-        a5, b5 = v.multiply_add(x, a, a5), v.multiply_add(x, b, b5)
-    if relu:
-        a0, a1, a2 = v.rectified(a0), v.rectified(a1), v.rectified(a2)
-        a3, a4, a5 = v.rectified(a3), v.rectified(a4), v.rectified(a5)
-        b0, b1, b2 = v.rectified(b0), v.rectified(b1), v.rectified(b2)
-        b3, b4, b5 = v.rectified(b3), v.rectified(b4), v.rectified(b5)
-    p = o + size
-    v.store(out, o, a0)
-    v.store(out, p, b0)
-    v.store(out, o + ld, a1)
-    v.store(out, p + ld, b1)
-    v.store(out, o + 2 * ld, a2)
-    v.store(out, p + 2 * ld, b2)
-    v.store(out, o + 3 * ld, a3)
-    v.store(out, p + 3 * ld, b3)
-    v.store(out, o + 4 * ld, a4)
-    v.store(out, p + 4 * ld, b4)
-    v.store(out, o + 5 * ld, a5)
-    v.store(out, p + 5 * ld, b5)
-
-
-@plain_njit(nogil=True)
-def _four_by_three(out, o, ld, u, rows, i, taps, m, at, ld_m, start, relu):
-    """Write four rows of three vectors each; see `_six_by_two`."""
-    size = v.count(m)
-    r0, r1, r2, r3 = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
-    a0 = a1 = a2 = a3 = v.load(start, 0)
-    b0 = b1 = b2 = b3 = v.load(start, size)
-    c0 = c1 = c2 = c3 = v.load(start, 2 * size)
-    for j in range(taps.size):
-        tap = taps[j]
-        a, b, c = v.load(m, at), v.load(m, at + size), v.load(m, at + 2 * size)
-        at += ld_m
-        x = v.spread(u, r0 + tap)
-        a0, b0 = v.multiply_add(x, a, a0), v.multiply_add(x, b, b0)
-        c0 = v.multiply_add(x, c, c0)
-        x = v.spread(u, r1 + tap)
-        a1, b1 = v.multiply_add(x, a, a1), v.multiply_add(x, b, b1)
-        c1 = v.multiply_add(x, c, c1)
-        x = v.spread(u, r2 + tap)
-        a2, b2 = v.multiply_add(x, a, a2), v.multiply_add(x, b, b2)
-        c2 = v.multiply_add(x, c, c2)
-        x = v.spread(u, r3 + tap)
-        a3, b3 = v.multiply_add(x, a, a3), v.multiply_add(x, b, b3)
-        c3 = v.multiply_add(x, c, c3)
-    if relu:
-        a0, a1, a2, a3 = v.rectified(a0), v.rectified(a1), v.rectified(a2), v.rectified(a3)
-        b0, b1, b2, b3 = v.rectified(b0), v.rectified(b1), v.rectified(b2), v.rectified(b3)
-        c0, c1, c2, c3 = v.rectified(c0), v.rectified(c1), v.rectified(c2), v.rectified(c3)
-    p, q = o + size, o + 2 * size
-    v.store(out, o, a0)
-    v.store(out, p, b0)
-    v.store(out, q, c0)
-    v.store(out, o + ld, a1)
-    v.store(out, p + ld, b1)
-    v.store(out, q + ld, c1)
-    v.store(out, o + 2 * ld, a2)
-    v.store(out, p + 2 * ld, b2)
-    v.store(out, q + 2 * ld, c2)
-    v.store(out, o + 3 * ld, a3)
-    v.store(out, p + 3 * ld, b3)
-    v.store(out, q + 3 * ld, c3)
-
-
-@plain_njit(nogil=True)
-def product(out, o, ld, u, rows, count, taps, m, at, ld_m, columns, start, relu):
-    """Write out[row, column] = start[column] + sum over j of u[row + tap[j]] * m[j, column].
-
-    The last block of rows begins so early that it ends with them; where there are fewer than six,
-    `rows` and `out` must have room for six all the same.
-
-    Args:
-        out: flat; its first row begins at `o`, the next `ld` on; m: likewise, at `at`, `ld_m`.
-        count: of rows. columns: of out and m, at least two vectors of them.
-    """
-    size = v.count(m)
-    k = 0
-    while k < columns:
-        if (columns - k) // size % 2 == 1:
-            wide, high = 3 * size, 4
-        else:
-            wide, high = 2 * size, 6
-        for i in range(0, count, high):
-            row = max(0, min(i, count - high))
-            where = o + row * ld + k
-            if high == 4:
-                _four_by_three(out, where, ld, u, rows, row, taps, m, at + k, ld_m, start[k:], relu)
-            else:
-                _six_by_two(out, where, ld, u, rows, row, taps, m, at + k, ld_m, start[k:], relu)
-        k += wide
 
 
 @plain_njit(nogil=True)
@@ -229,7 +109,7 @@ def pad(u, x, n, d0, h0, v0, planes, lines, sizes, scale, shift):
 def place(cells, planes, rows, sizes):
     """Write where each output cell of a band begins in u; return how many there are.
 
-    The list is at least six long: the last cell stands in for those beyond it.
+    The list is at least ROWS long: the last cell stands in for those beyond it.
     """
     count = 0
     for z in range(planes):
@@ -238,7 +118,7 @@ def place(cells, planes, rows, sizes):
             for q in range(sizes.Q):
                 cells[count] = (first + q * sizes.step_v) * sizes.C
                 count += 1
-    for i in range(count, 6):
+    for i in range(count, ROWS):
         cells[i] = cells[count - 1]
     return count
 
@@ -276,14 +156,14 @@ def _fprop(first, last, y, x, w, taps, bias, relu, sizes, scale, shift):
         w: flat (taps, columns). bias: (columns,), columns being K and zeros up to whole vectors.
     """
     u = empty(sizes.D * sizes.H * sizes.V * sizes.C, y.dtype)
-    most = max(6, sizes.planes * sizes.rows * sizes.Q)
+    most = max(ROWS, sizes.planes * sizes.rows * sizes.Q)
     cells = empty(most, np.int64)
     columns = bias.size
-    # Vectors go straight to y where they end with its channels, and six rows lie inside it.
+    # Vectors go straight to y where they end with its channels, and a block's rows lie inside it.
     apart = columns != sizes.K or most != sizes.planes * sizes.rows * sizes.Q
-    apart = apart or (sizes.P % sizes.rows != 0 and sizes.P % sizes.rows * sizes.Q < 6)
+    apart = apart or (sizes.P % sizes.rows != 0 and sizes.P % sizes.rows * sizes.Q < ROWS)
     apart = apart or (
-        sizes.Z % sizes.planes != 0 and sizes.Z % sizes.planes * sizes.P * sizes.Q < 6
+        sizes.Z % sizes.planes != 0 and sizes.Z % sizes.planes * sizes.P * sizes.Q < ROWS
     )
     held = empty(most * columns if apart else 0, y.dtype)
     for band in range(first, last):
@@ -306,17 +186,17 @@ def _wgrad(first, last, gw, gy, x, taps, sizes, scale, shift):
 
     Args:
         gy: flat, (N, Z, P, Q, all_k). x: as of fprop.
-        taps: with six at least; the last one stands in for those beyond gw's.
+        taps: with ROWS at least; the last one stands in for those beyond gw's.
     """
     u = empty(sizes.D * sizes.H * sizes.V * sizes.C, gy.dtype)
-    most = max(6, sizes.planes * sizes.rows * sizes.Q)
+    most = max(ROWS, sizes.planes * sizes.rows * sizes.Q)
     cells = empty(most, np.int64)
     size = v.count(gy)
-    columns = max(2, -(-sizes.K // size)) * size
+    columns = -(-sizes.K // size) * size
     count_taps = gw.size // columns
     start = empty(columns, gy.dtype)
     start[:] = 0
-    sums = empty(max(6, count_taps) * columns, gy.dtype)
+    sums = empty(max(ROWS, count_taps) * columns, gy.dtype)
     apart = columns != sizes.K
     held = empty(most * columns if apart else 0, gy.dtype)
     held[:] = 0

@@ -20,15 +20,13 @@ import numpy as np
 
 from tinyvid.geometry import ConvGeometry
 from tinyvid.kernels.conv3d import bands
+from tinyvid.kernels.conv3d.band_product import ROWS
+from tinyvid.kernels.conv3d.costs import FPROP_CELLS, WGRAD_CELLS, band_of
 from tinyvid.kernels.conv3d.cpu import channels_first, channels_last, filters_of, phases, windows
 from tinyvid.kernels.conv3d.patches import Axis
 from tinyvid.kernels.memory import empty
 from tinyvid.kernels.threads import chunks_of, parallel_for
 
-# Output cells of a band, about: what they read and write stays in the second-level cache, and
-# what wgrad reads again for each block of taps in the first.
-FPROP_CELLS = 512
-WGRAD_CELLS = 256
 ITEMS = 32  # pieces of work; wgrad has a sum of its own for each
 
 
@@ -103,7 +101,7 @@ def uint8_wgrad(
     scale = normalisation(mean, std, gy.dtype)
     slabs = chunks_of(count := band_count(geometry.y, sizes), max(1, -(-count // ITEMS)))
     sums = np.zeros((groups, len(slabs), taps.size, columns), gy.dtype)
-    rows = np.resize(taps, max(6, taps.size))
+    rows = np.resize(taps, max(ROWS, taps.size))
 
     def add(item: tuple[int, int]) -> None:
         group, slab = item
@@ -179,9 +177,7 @@ def band_sizes(axes: Sequence[Axis], geometry: ConvGeometry, cells: int) -> band
 
 def band_sizes_of(axes: Sequence[Axis], C: int, K: int, all_k: int, cells: int) -> bands.Sizes:
     """Return sizes; C and K are channels of a group."""
-    Z, P, Q = (axis.size for axis in axes)
-    rows = max(1, min(P, cells // max(1, Q)))
-    planes = max(1, min(Z, cells // max(1, P * Q))) if rows == P else 1
+    planes, rows = band_of([axis.size for axis in axes], cells)
     return sized(axes, C, K, all_k, planes, rows)
 
 
@@ -220,9 +216,9 @@ def tap_places(axes: Sequence[Axis], sizes: bands.Sizes) -> np.ndarray:
 
 
 def padded(K: int, dtype: np.dtype) -> int:
-    """Return K up to whole vectors, of which there are two at least."""
+    """Return K up to whole vectors."""
     lanes = bands.v.BYTES // dtype.itemsize
-    return max(2, -(-K // lanes)) * lanes
+    return -(-K // lanes) * lanes
 
 
 def normalisation(

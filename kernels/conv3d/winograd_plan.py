@@ -29,11 +29,17 @@ PANELS = 4  # of filters that a thread takes at a time, at most
 PARTS, ITEMS, GROUPS = 16, 8, 4  # pieces of work in a loop: of tiles, of products, of panels
 
 # What was measured, for the cost: nanoseconds for each number of a transformed tile.
-CUT = 0.9  # to cut tiles out and to transform them, or to put them together
-TAPS = 0.5  # to transform taps
-TAP_SUMS = 0.5  # to transform their gradients
-PRODUCTS = 20.0  # multiply-adds a nanosecond, from the third-level cache
-SUMS = 16.0  # the same of wgrad, whose sums are short
+CUT = 0.2  # to cut tiles out and to transform them
+PUT = 0.3  # to put them together
+SPREAD = 0.8  # to transform tiles of gradients, which have fewer cells than that
+TAPS = 0.1  # to transform taps
+GATHERED = 1.7  # for each tap itself: to bring taps of LANES filters side by side
+TAP_SUMS = 0.16  # to transform their gradients
+WRITTEN = 0.7  # for each gradient of a tap itself: to write it
+SINGLE = 0.6  # beside CUT where channels fill no vector, and are taken one by one
+SINGLE_OUT = 3.0  # nanoseconds for each output that is written by itself, likewise
+PRODUCTS = 65.0  # multiply-adds a nanosecond, from the third-level cache
+SUMS = 50.0  # the same of wgrad, whose sums are short
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ def _cut(pass_: str, geometry: ConvGeometry, itemsize: int, m: Ints) -> Plan:
     counts = tuple(-(-size // outputs) for size, outputs in zip(out[2:], m, strict=True))
     tiles = out[0] * math.prod(counts)
     positions = math.prod(reach)
+    single_C, single_K = C % LANES, K % LANES
     C, K = (-(-channels // LANES) * LANES for channels in (C, K))
     a_tile = positions * itemsize  # bytes, for each channel
 
@@ -139,19 +146,22 @@ def _cut(pass_: str, geometry: ConvGeometry, itemsize: int, m: Ints) -> Plan:
         depth = min(max(-(-2 * block // LANES) * LANES, DEPTH[0]), DEPTH[1], C)
 
     blocks = -(-tiles // block)
+    cells = positions * tiles
     if pass_ == "wgrad":
         nanoseconds = (
             2 * cost.LOOP * blocks
-            + positions * tiles * C * K / SUMS
-            + CUT * positions * tiles * (C + K)
-            + TAP_SUMS * positions * C * K * blocks
+            + cells * C * K / SUMS
+            + cells * (CUT * C + SPREAD * K + SINGLE * (single_C + single_K))
+            + (TAP_SUMS * positions + WRITTEN * math.prod(taps)) * C * K * blocks
         )
     else:
         rows = blocks * -(-min(block, tiles) // ROWS) * ROWS
         nanoseconds = (
             2 * cost.LOOP * (1 if kept else blocks)
             + positions * rows * C * K / PRODUCTS
-            + CUT * positions * tiles * (C + K)
-            + TAPS * positions * C * K * (1 if kept else blocks)
+            + cells * (CUT * C + PUT * K + SINGLE * single_C)
+            + SINGLE_OUT * tiles * math.prod(m) * single_K
+            + (TAPS * positions + GATHERED * math.prod(taps)) * C * K * (1 if kept else blocks)
         )
+    nanoseconds += cost.START
     return Plan(taps, m, reach, counts, tiles, low, block, kept, panels, depth, nanoseconds)

@@ -20,14 +20,8 @@ from numba import types
 from numpy import empty
 
 from tinyvid.kernels import lanes as v
-from tinyvid.kernels.conv3d.bands import (
-    INT,
-    clip_array,
-    common,
-    flat_array,
-    open_band,
-    product,
-)
+from tinyvid.kernels.conv3d.band_product import ROWS, product
+from tinyvid.kernels.conv3d.bands import INT, clip_array, common, flat_array, open_band
 from tinyvid.kernels.jit import njit
 
 
@@ -78,7 +72,7 @@ def _fprop(first, last, y, argmax, x, w, taps, bias, window, sizes, scale, shift
         y, argmax: flat, a channel each of all_k for each window. The rest as of the convolution's.
     """
     u = empty(sizes.D * sizes.H * sizes.V * sizes.C, y.dtype)
-    most = max(6, sizes.planes * sizes.rows * sizes.Q)
+    most = max(ROWS, sizes.planes * sizes.rows * sizes.Q)
     cells = empty(most, np.int64)
     columns = bias.size
     held = empty(most * columns, y.dtype)
@@ -122,14 +116,14 @@ def _wgrad(first, last, gw, gy, argmax, x, taps, run, window, sizes, scale, shif
     size = v.count(gw)
     u = empty(sizes.D * sizes.H * sizes.V * sizes.C + size, gw.dtype)
     u[-size:] = 0
-    most = max(6, sizes.planes * sizes.rows * sizes.Q)
+    most = max(ROWS, sizes.planes * sizes.rows * sizes.Q)
     cells = empty(most, np.int64)
-    columns = max(2, -(-sizes.K // size)) * size
+    columns = -(-sizes.K // size) * size
     count_taps = gw.size // columns
     vectors = -(-run // size)
     start = empty(columns, gw.dtype)
     start[:] = 0
-    sums = empty(max(6, count_taps) * columns if run == 0 else 0, gw.dtype)
+    sums = empty(max(ROWS, count_taps) * columns if run == 0 else 0, gw.dtype)
     held = empty(most * columns if run == 0 else 0, gw.dtype)
     P, Q = sizes.P // window.R, sizes.Q // window.S
     for band in range(first, last):

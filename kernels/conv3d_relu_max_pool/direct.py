@@ -12,6 +12,7 @@ from math import prod
 import numpy as np
 
 from tinyvid.geometry import ConvGeometry, PoolGeometry
+from tinyvid.kernels.conv3d.band_product import ROWS
 from tinyvid.kernels.conv3d.bands import Sizes
 from tinyvid.kernels.conv3d.cpu import channels_first, channels_last, windows
 from tinyvid.kernels.conv3d.direct import (
@@ -83,12 +84,12 @@ def wgrad(
     if many:
         # Taps that are neighbours along the last axis lie side by side, with all their channels.
         run = C * (window[2] if geometry.dilation[2] == 1 else 1)
-        lanes = padded(1, gy.dtype) // 2
+        lanes = padded(1, gy.dtype)
         shape: tuple[int, ...] = (sizes.K, taps.size // run, -(-run // lanes) * lanes)
         rows = taps[::run].copy()
     else:
         shape = (taps.size, padded(sizes.K, gy.dtype))
-        rows = np.resize(taps, max(6, taps.size))
+        rows = np.resize(taps, max(ROWS, taps.size))
     loop = bands.wgrad(gy.dtype.name, argmax.dtype.name)
     given = channels_last(gy).reshape(-1), channels_last(argmax).reshape(-1), readable(x), rows, run
     parts = _parts(geometry.x[0], sizes)

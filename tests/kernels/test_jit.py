@@ -48,6 +48,31 @@ def test_what_is_compiled_is_kept_in_the_users_cache_and_found_again(module, tmp
     assert sum(module().twice.stats.cache_hits.values()) == 1
 
 
+def test_what_was_made_of_other_vectors_is_not_found(module, tmp_path, monkeypatch):
+    """Numba looks at the file of a function only, not at those of what is compiled into it."""
+    module()
+    (folder,) = (tmp_path / "cache" / "kernels" / "numba").iterdir()
+    monkeypatch.setattr(jit, "_vectors", lambda: "changed")
+    again = module()
+    assert sum(again.twice.stats.cache_hits.values()) == 0
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, "changed"}
+
+
+def test_a_changed_vector_has_another_folder(tmp_path, monkeypatch):
+    found = []
+    for text in ("", "# changed"):
+        for name in ("lanes.py", "simd.py"):
+            source = (ROOT / "kernels" / name).read_text()
+            (tmp_path / name).write_text(source + (text if name == "lanes.py" else ""))
+        monkeypatch.setattr(jit, "__file__", str(tmp_path / "jit.py"))
+        jit._vectors.cache_clear()
+        found.append(jit._vectors())
+    jit._vectors.cache_clear()
+    assert found[0] != found[1]
+    monkeypatch.undo()
+    assert jit._vectors() == found[0]
+
+
 def test_other_packages_keep_their_place(module, tmp_path):
     module()
     assert numba.config.CACHE_DIR == ""
