@@ -18,7 +18,7 @@ from numba.extending import lower_builtin
 
 from tinyvid.kernels.lanes import Vector, intrinsic, multiply_add, rectified, store
 
-__all__ = ["LANES", "load", "multiply_add", "rectified", "spread", "store", "zeros_of"]
+__all__ = ["LANES", "load", "multiply_add", "rectified", "spread", "store", "turn", "zeros_of"]
 
 LANES = 16
 
@@ -55,6 +55,48 @@ def zeros_of(typing: Any, array: Any) -> Any:
         return ir.Constant(context.get_value_type(sig.return_type), [0.0] * LANES)
 
     return Vector(array.dtype, LANES)(array), generate
+
+
+@intrinsic
+def turn(typing: Any, out: Any, o: Any, array: Any, index: Any, step: Any) -> Any:
+    """Transpose a square: out[o + j * LANES + i] = array[index + i * step + j], i and j < LANES."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        out_type, index_type, array_type = sig.args[0], sig.args[1], sig.args[2]
+        vector = context.get_value_type(Vector(array.dtype, LANES))
+        align = array.dtype.bitwidth // 8
+
+        def at(base: Any, step: Any, i: int) -> Any:
+            return builder.add(base, builder.mul(step, context.get_constant(index_type, i)))
+
+        rows = []
+        for i in range(LANES):
+            place = _address(context, builder, array_type, args[2], at(args[3], args[4], i))
+            rows.append(builder.load(builder.bitcast(place, vector.as_pointer())))
+            rows[i].align = align
+        # Blocks of two by two change places, those off the diagonal: of 8, then 4, 2 and 1 numbers.
+        size = LANES // 2
+        while size:
+            low = [j if not j & size else LANES + j - size for j in range(LANES)]
+            high = [j + size if not j & size else LANES + j for j in range(LANES)]
+            for i in (i for i in range(LANES) if not i & size):
+                a, b = rows[i], rows[i + size]
+                rows[i], rows[i + size] = (
+                    builder.shuffle_vector(a, b, _numbers(mask)) for mask in (low, high)
+                )
+            size //= 2
+        lanes = context.get_constant(index_type, LANES)
+        for j, row in enumerate(rows):
+            place = _address(context, builder, out_type, args[0], at(args[1], lanes, j))
+            stored = builder.store(row, builder.bitcast(place, vector.as_pointer()))
+            stored.align = align
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, array, types.intp, types.intp), generate
+
+
+def _numbers(mask: list[int]) -> Any:
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(mask)), mask)
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:

@@ -12,6 +12,8 @@ tile, a matrix; positions are `pitch` numbers apart:
 
 from __future__ import annotations
 
+from numpy import empty
+
 from tinyvid.kernels.conv3d.winograd_plan import ROWS
 from tinyvid.kernels.conv3d.winograd_tiles import (
     transform_cells,
@@ -21,7 +23,20 @@ from tinyvid.kernels.conv3d.winograd_tiles import (
     transform_sums,
 )
 from tinyvid.kernels.jit import njit
-from tinyvid.kernels.simd import LANES, load, multiply_add, rectified, spread, store, zeros_of
+from tinyvid.kernels.lanes import BYTES
+from tinyvid.kernels.simd import (
+    LANES,
+    load,
+    multiply_add,
+    rectified,
+    spread,
+    store,
+    turn,
+    zeros_of,
+)
+
+# Sums of ROWS rows of two panels take 12 registers of AVX-512, but 24 of AVX2, which has 16.
+TWO_PANELS = BYTES == 64
 
 
 @njit(nogil=True, cache=True)
@@ -112,22 +127,36 @@ def put_filters(out, pitch, w, start, steps, outs, which, taps, m, reach, tile):
         taps: of a filter along each axis.
     """
     k, panels, c, end = which
-    count = end - c
+    by_k, by_c, by_tap = steps
+    count, number = end - c, taps[0] * taps[1] * taps[2]
+    held = empty(number * LANES, tile.dtype)
     for panel in range(panels):
         first = k + panel * LANES
         lanes = min(LANES, outs - first)
+        side_by_side = lanes == LANES and number >= LANES and (by_tap == 1 or by_tap == -1)
         for channel in range(count):
-            at = start + first * steps[0] + (c + channel) * steps[1]
+            at = start + first * by_k + (c + channel) * by_c
+            if side_by_side:  # taps from the first on, and those up to the last
+                begin = at if by_tap == 1 else at - number + 1
+                for i in range(0, number, LANES):
+                    i = min(i, number - LANES)
+                    turn(held, i * LANES, w, begin + i, by_k)
+            tap = 0
             for t in range(taps[0]):
                 for r in range(taps[1]):
                     cell = (t * reach[1] + r) * reach[2] * LANES
                     for _ in range(taps[2]):
-                        for lane in range(lanes):
-                            tile[cell + lane] = w[at + lane * steps[0]]
-                        for lane in range(lanes, LANES):
-                            tile[cell + lane] = 0
+                        if side_by_side:
+                            i = tap if by_tap == 1 else number - 1 - tap
+                            store(tile, cell, load(held, i * LANES))
+                        else:
+                            for lane in range(lanes):
+                                tile[cell + lane] = w[at + lane * by_k]
+                            for lane in range(lanes, LANES):
+                                tile[cell + lane] = 0
+                        tap += 1
                         cell += LANES
-                        at += steps[2]
+                        at += by_tap
             transform_filter(tile, m, taps, reach)
             to = (panel * count + channel) * LANES
             for position in range(reach[0] * reach[1] * reach[2]):
@@ -174,7 +203,8 @@ def put_taps(gw, products, sizes, which, taps, m, reach, add, tile):
 def multiply(out, a, b, sizes, pitches, steps, add):
     """Write, or add, matrix products: out[p] = a[p] @ b[p] for every position p.
 
-    Rows are taken ROWS at a time: beyond the last one, what lies there is read and written.
+    Rows are taken ROWS at a time: beyond the last one, what lies there is read and written. Of
+    panels two are taken at a time, where registers hold the sums of both.
 
     Args:
         sizes: positions, rows, depth, and panels: vectors of columns.
@@ -185,34 +215,92 @@ def multiply(out, a, b, sizes, pitches, steps, add):
     positions, rows, depth, panels = sizes
     width, row, deeper, next_panel, next_vector = steps
     for position in range(positions):
-        for panel in range(panels):
+        panel = 0
+        while panel < panels:
+            pair = TWO_PANELS and panel + 2 <= panels
+            of_b = position * pitches[2] + panel * next_panel
             for i in range(0, rows, ROWS):
                 o = position * pitches[0] + i * width + panel * LANES
-                if add:
-                    s0, s1, s2 = load(out, o), load(out, o + width), load(out, o + 2 * width)
-                    s3, s4 = load(out, o + 3 * width), load(out, o + 4 * width)
-                    s5 = load(out, o + 5 * width)
-                else:
-                    s0, s1, s2 = zeros_of(out), zeros_of(out), zeros_of(out)
-                    s3, s4, s5 = zeros_of(out), zeros_of(out), zeros_of(out)
                 at = position * pitches[1] + i * row
-                of_b = position * pitches[2] + panel * next_panel
-                for _ in range(depth):
-                    vector = load(b, of_b)
-                    s0 = multiply_add(spread(a, at), vector, s0)
-                    s1 = multiply_add(spread(a, at + row), vector, s1)
-                    s2 = multiply_add(spread(a, at + 2 * row), vector, s2)
-                    s3 = multiply_add(spread(a, at + 3 * row), vector, s3)
-                    s4 = multiply_add(spread(a, at + 4 * row), vector, s4)
-                    s5 = multiply_add(spread(a, at + 5 * row), vector, s5)
-                    at += deeper
-                    of_b += next_vector
-                store(out, o, s0)
-                store(out, o + width, s1)
-                store(out, o + 2 * width, s2)
-                store(out, o + 3 * width, s3)
-                store(out, o + 4 * width, s4)
-                store(out, o + 5 * width, s5)
+                if pair:
+                    other = of_b + next_panel
+                    _two_panels(
+                        out, o, width, a, at, row, deeper, b, of_b, other, next_vector, depth, add
+                    )
+                else:
+                    _one_panel(out, o, width, a, at, row, deeper, b, of_b, next_vector, depth, add)
+            panel += 2 if pair else 1
+
+
+@njit(nogil=True)
+def _one_panel(out, o, width, a, at, row, deeper, b, of_b, next_vector, depth, add):
+    """Write, or add, ROWS rows of a vector of columns at out[o]; see `multiply`."""
+    if add:
+        s0, s1, s2 = load(out, o), load(out, o + width), load(out, o + 2 * width)
+        s3, s4 = load(out, o + 3 * width), load(out, o + 4 * width)
+        s5 = load(out, o + 5 * width)
+    else:
+        s0 = s1 = s2 = s3 = s4 = s5 = zeros_of(out)
+    for _ in range(depth):
+        vector = load(b, of_b)
+        s0 = multiply_add(spread(a, at), vector, s0)
+        s1 = multiply_add(spread(a, at + row), vector, s1)
+        s2 = multiply_add(spread(a, at + 2 * row), vector, s2)
+        s3 = multiply_add(spread(a, at + 3 * row), vector, s3)
+        s4 = multiply_add(spread(a, at + 4 * row), vector, s4)
+        s5 = multiply_add(spread(a, at + 5 * row), vector, s5)
+        at += deeper
+        of_b += next_vector
+    store(out, o, s0)
+    store(out, o + width, s1)
+    store(out, o + 2 * width, s2)
+    store(out, o + 3 * width, s3)
+    store(out, o + 4 * width, s4)
+    store(out, o + 5 * width, s5)
+
+
+@njit(nogil=True)
+def _two_panels(out, o, width, a, at, row, deeper, b, of_b, other, next_vector, depth, add):
+    """As `_one_panel`, of two panels of b that lie side by side in `out`."""
+    p = o + LANES
+    if add:
+        s0, t0 = load(out, o), load(out, p)
+        s1, t1 = load(out, o + width), load(out, p + width)
+        s2, t2 = load(out, o + 2 * width), load(out, p + 2 * width)
+        s3, t3 = load(out, o + 3 * width), load(out, p + 3 * width)
+        s4, t4 = load(out, o + 4 * width), load(out, p + 4 * width)
+        s5, t5 = load(out, o + 5 * width), load(out, p + 5 * width)
+    else:
+        s0 = s1 = s2 = s3 = s4 = s5 = t0 = t1 = t2 = t3 = t4 = t5 = zeros_of(out)
+    for _ in range(depth):
+        u, v = load(b, of_b), load(b, other)
+        x = spread(a, at)
+        s0, t0 = multiply_add(x, u, s0), multiply_add(x, v, t0)
+        x = spread(a, at + row)
+        s1, t1 = multiply_add(x, u, s1), multiply_add(x, v, t1)
+        x = spread(a, at + 2 * row)
+        s2, t2 = multiply_add(x, u, s2), multiply_add(x, v, t2)
+        x = spread(a, at + 3 * row)
+        s3, t3 = multiply_add(x, u, s3), multiply_add(x, v, t3)
+        x = spread(a, at + 4 * row)
+        s4, t4 = multiply_add(x, u, s4), multiply_add(x, v, t4)
+        x = spread(a, at + 5 * row)
+        s5, t5 = multiply_add(x, u, s5), multiply_add(x, v, t5)
+        at += deeper
+        of_b += next_vector
+        other += next_vector
+    store(out, o, s0)
+    store(out, p, t0)
+    store(out, o + width, s1)
+    store(out, p + width, t1)
+    store(out, o + 2 * width, s2)
+    store(out, p + 2 * width, t2)
+    store(out, o + 3 * width, s3)
+    store(out, p + 3 * width, t3)
+    store(out, o + 4 * width, s4)
+    store(out, p + 4 * width, t4)
+    store(out, o + 5 * width, s5)
+    store(out, p + 5 * width, t5)
 
 
 @njit(nogil=True)

@@ -33,13 +33,13 @@ CUT = 0.2  # to cut tiles out and to transform them
 PUT = 0.3  # to put them together
 SPREAD = 0.8  # to transform tiles of gradients, which have fewer cells than that
 TAPS = 0.1  # to transform taps
-GATHERED = 1.7  # for each tap itself: to bring taps of LANES filters side by side
+GATHERED = 0.6  # for each tap itself: to bring taps of LANES filters side by side
 TAP_SUMS = 0.16  # to transform their gradients
 WRITTEN = 0.7  # for each gradient of a tap itself: to write it
 SINGLE = 0.6  # beside CUT where channels fill no vector, and are taken one by one
 SINGLE_OUT = 3.0  # nanoseconds for each output that is written by itself, likewise
-PRODUCTS = 65.0  # multiply-adds a nanosecond, from the third-level cache
-SUMS = 50.0  # the same of wgrad, whose sums are short
+PRODUCTS = 80.0  # multiply-adds a nanosecond, from the third-level cache
+SUMS = 57.0  # the same of wgrad, whose sums are short
 
 
 @dataclass(frozen=True)

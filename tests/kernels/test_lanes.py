@@ -16,7 +16,7 @@ import sys
 import numpy as np
 from tinyvid.geometry import conv_geometry
 from tinyvid.kernels import lanes
-from tinyvid.kernels.conv3d import direct
+from tinyvid.kernels.conv3d import cpu_winograd, direct
 from tinyvid.kernels.lstm import cpu
 numbers = np.random.default_rng(0)
 def array(*shape):
@@ -26,8 +26,9 @@ for C, K in ((3, 12), (5, 40)):
     x, w = array(2, C, 3, 9, 11), array(K, C, 3, 3, 3)
     geometry = conv_geometry(x.shape, w.shape, padding=1)
     gy = array(*geometry.y)
-    found += [direct.fprop(x, w, geometry), direct.dgrad(gy, w, geometry)]
-    found += [direct.wgrad(gy, x, geometry)]
+    for module in (direct, cpu_winograd):
+        found += [module.fprop(x, w, geometry), module.dgrad(gy, w, geometry)]
+        found += [module.wgrad(gy, x, geometry)]
 x, w_ih, w_hh, b, h, c = array(9, 4, 3), array(84, 3), array(84, 21), array(84), *array(2, 9, 21)
 found += cpu.fprop(x, w_ih, w_hh, b, h, c, None, False)
 np.savez(sys.argv[1], *found)
