@@ -13,6 +13,7 @@ from tinyvid.reproduce.results import (
     Results,
     Row,
     Sample,
+    ShiftCurve,
     SizeRow,
     SizeTable,
     System,
@@ -20,6 +21,7 @@ from tinyvid.reproduce.results import (
     by_clips,
     measured,
 )
+from tinyvid.shift import SHIFTS
 
 
 def made_up_scores(videos: int = 20, clips: int = 3, classes: int = 6, seed: int = 0) -> Scores:
@@ -79,4 +81,6 @@ def made_up_results(folder: Path, data: str = "made up", videos: int = 20) -> Re
         [Sample("video 0", "class 0", "clip", "flow", {"slow_fusion": ("class 0", 0.9)})],
         [SizeTable("a network", [SizeRow("Conv3D", "3×4×5×5", "3×3×3")], 5, 7_000)],
         [FusionRow("early fusion", "12×60×3×3", 6480, "12×64×64", 26_542_080, "another filter")],
+        [ShiftCurve("3-D CNN", {0: found.video_hit_1, 4: found.clip_hit_1})],
+        {"3-D convolution": dict.fromkeys(SHIFTS, 0.0), "a pool": dict.fromkeys(SHIFTS, 0.75)},
     )

@@ -98,14 +98,19 @@ def test_a_stopped_one_goes_on(tmp_path, monkeypatch):
     assert dict(results.facts)["Left out"] == "CNN average"
 
 
-def test_files_are_tested_fold_by_fold(tmp_path):
-    made = write_verbs(tmp_path / "made", 2, size=32, frames=8, codec="mpeg4")
+def four_videos(folder):
+    """Write two videos of two classes, one of each by each of two people."""
+    made = write_verbs(folder / "made", 2, size=32, frames=9, codec="mpeg4")
     for verb in ("grow", "shrink"):
         for i, file in enumerate(sorted((made / verb).iterdir())):
-            place = tmp_path / "videos" / verb / ("anna", "ben")[i] / file.name
+            place = folder / "videos" / verb / ("anna", "ben")[i] / file.name
             place.parent.mkdir(parents=True)
             file.rename(place)
-    plan = Plan(str(tmp_path / "videos"), tmp_path / "out", overrides=FILES, clips=2)
+    return str(folder / "videos")
+
+
+def test_files_are_tested_fold_by_fold(tmp_path):
+    plan = Plan(four_videos(tmp_path), tmp_path / "out", overrides=FILES, clips=2)
     plan.systems = SYSTEMS[1:2]
     results = reproduce(plan)
     assert plan.by == "group"
@@ -114,6 +119,21 @@ def test_files_are_tested_fold_by_fold(tmp_path):
     assert list(results.systems["slow_fusion"].log) == ["anna", "ben"]
     folds = sorted(p.name for p in (tmp_path / "out" / "runs" / "slow_fusion").glob("seed0-fold*"))
     assert folds == ["seed0-fold1-anna", "seed0-fold2-ben"]
+
+
+def test_the_two_streams_and_their_average(tmp_path):
+    plan = Plan(four_videos(tmp_path), tmp_path / "out", overrides=FILES, clips=2)
+    plan.systems = ("single_frame", "temporal_stream", "two_stream")
+    results = reproduce(plan)
+    table = next(table for table in results.tables if table.key == "two_stream")
+    filled = {row.system: row.measured for row in table.rows if row.measured is not None}
+    assert list(filled) == ["single_frame", "temporal_stream", "two_stream"]
+    assert filled["temporal_stream"].clips == 8
+    assert filled["two_stream"].clip_hit_1 is None  # the streams' clips differ
+    assert results.systems["temporal_stream"].explained is not None
+    assert "of the temporal stream" in dict(results.facts)["Clips"]
+    assert len(list((tmp_path / "out" / "flow").glob("*.flow"))) == 4  # kept, each video's once
+    assert Results.load(tmp_path / "out" / "results.json") == results
 
 
 def test_what_a_fusion_lacks_and_what_takes_too_long_is_left_out(tmp_path, monkeypatch):

@@ -34,10 +34,19 @@ class SlowFusion(Network):
         clip: `C T H W`; other H and W may follow later, and other T of at least 8.
         width: channels of conv1.
         dropout: probability of dropping a feature before fc.
+        pool_time: whether the pools halve time as well; without, all of it is kept up to GAP, and
+            what the network says changes little when an action comes earlier or later.
     """
 
-    def __init__(self, num_classes: int, clip: Clip, width: int = 16, dropout: float = 0.3):
-        self.trunk = nn.Sequential(clip_layers(clip[0], width, clip[1]))
+    def __init__(
+        self,
+        num_classes: int,
+        clip: Clip,
+        width: int = 16,
+        dropout: float = 0.3,
+        pool_time: bool = True,
+    ):
+        self.trunk = nn.Sequential(clip_layers(clip[0], width, clip[1] if pool_time else 1))
         self.gap = nn.GlobalAvgPool()
         self.drop = nn.Dropout(dropout)
         self.fc = nn.Linear(4 * width, num_classes)

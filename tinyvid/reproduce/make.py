@@ -33,6 +33,7 @@ from tinyvid.reproduce.results import (
     by_clips,
     measured,
 )
+from tinyvid.reproduce.shift import shift_curves
 from tinyvid.reproduce.systems import SYSTEMS, Trained
 from tinyvid.reproduce.work import (
     Plan,
@@ -42,6 +43,7 @@ from tinyvid.reproduce.work import (
     trained_runs,
 )
 from tinyvid.runs import Run, clip_shape, data_name, locked, make_folder, versions
+from tinyvid.shift import equivariance
 from tinyvid.summary import compare_fusion, summarise, total
 from tinyvid.trace import size_text
 
@@ -97,6 +99,8 @@ def _reproduce(plan: Plan, tell: Told) -> Results:
         samples=samples,
         sizes=[_sizes(name) for name in WORKED],
         fusions=_fusions(),
+        shift=shift_curves(plan.out / "shift", plan.listener) if plan.shifts else [],
+        equivariance=equivariance(),
     )
     results.save(plan.out / "results.json")
     write(results, plan.out)
@@ -122,7 +126,7 @@ def _system(
     system: dict[str, Any] = {
         "label": entry.label,
         "about": entry.about,
-        "measured": measured(scores),
+        "measured": measured(scores, plan.clips > 1 and len(scores.labels) == len(scores.names)),
         "by_clips": by_clips(scores),
         "confusion": confusion.tolist(),
     }
@@ -207,8 +211,12 @@ def _facts(plan: Plan, videos: VideoSet, run: Run, tested: Measured) -> list[tup
         else f"each group tested by networks that have never seen it (folds: {plan.by})"
     )
     clip = f"{frames} frames of {height}×{width}, {plan.clips} clips of each test video"
+    moving = plan.entries().get("temporal_stream")
+    if isinstance(moving, Trained):
+        clip += f"; of the temporal stream, {clip_shape(plan.config_of(moving))[1]} flows"
     found = versions()
     absent = [SYSTEMS[n].label for n in plan.systems if n not in plan.entries()]
+    absent += ["the shift experiment"] if plan.generated and plan.quick else []
     left_out = [("Left out", ", ".join(absent))] if absent else []
     return [
         ("Videos", describe(videos)),

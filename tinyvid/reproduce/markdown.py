@@ -12,7 +12,8 @@ from tinyvid.reproduce.results import (
     Table,
     most_confused,
 )
-from tinyvid.reproduce.texts import count, interval, percent, wilson
+from tinyvid.reproduce.texts import count, interval, percent, small, wilson
+from tinyvid.shift import SHIFTS
 
 HERE = ("Clip Hit@1", "Video Hit@1", "Video Hit@5")
 
@@ -22,6 +23,7 @@ def markdown(results: Results) -> str:
     parts = [f"# The lecture's comparisons on {_plain(results.data)}", _facts(results)]
     for table in results.tables:
         parts += [f"## {table.title}", comparison(table, results)]
+    parts += ["## When an action comes later", shift_section(results)]
     parts += ["## Number of test clips", _clips(results)]
     parts += ["## What it costs", _costs(results)]
     parts += ["## Which class is taken for which"]
@@ -53,6 +55,22 @@ def comparison(table: Table, results: Results) -> str:
     if len(results.classes) <= 5:
         notes += f" Video Hit@5 says nothing of {len(results.classes)} classes."
     return f"{_grid(head, rows)}\n\n{notes}"
+
+
+def shift_section(results: Results) -> str:
+    """Return the curves of the shift experiment, and the measured equivariance, as Markdown."""
+    parts = []
+    if results.shift:
+        shifts = list(results.shift[0].points)
+        rows = [(c.label, *(_share(c.points[s]) for s in shifts)) for c in results.shift]
+        head = ("Video Hit@1", *(f"{s} frames later" if s else "as in training" for s in shifts))
+        parts += [_grid(head, rows)]
+    rows = [(name, *(small(e[s]) for s in SHIFTS)) for name, e in results.equivariance.items()]
+    about = (
+        "The output of a clip in which noise begins later, against the moved output, or the same "
+        "where it has no time; as a share of the largest output, on layers with random weights:"
+    )
+    return "\n\n".join([*parts, about, _grid(("frames later", *map(str, SHIFTS)), rows)])
 
 
 def _measured(found: Measured | None) -> tuple[str, str, str]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tinyvid.reproduce import texts
 from tinyvid.reproduce.charts import curve_chart, share_chart
-from tinyvid.reproduce.results import MOST_CLASSES, Results, most_confused
+from tinyvid.reproduce.results import MOST_CLASSES, Results, ShiftCurve, most_confused
+from tinyvid.reproduce.shift import CHANCE
+from tinyvid.shift import SHIFTS
 
 HERE = Path(__file__).parent
 
@@ -47,7 +49,16 @@ def page(results: Results, pictures: Path) -> str:
         drawn = share_chart(points, label, results.chance, "test clips", f"clips-{name}")
         return Markup(drawn)
 
+    def later(curve: ShiftCurve, number: int) -> Markup:
+        label = f"Video Hit@1 of {curve.label} over the frames by which the action comes later"
+        points = {float(n): share for n, share in curve.points.items()}
+        drawn = share_chart(points, label, CHANCE, "frames later", f"shift-{number}")
+        return Markup(drawn)
+
     environment.globals.update(
+        later=later,
+        small=texts.small,
+        shifts=SHIFTS,
         data=data,
         curves=curves,
         clips=clips,

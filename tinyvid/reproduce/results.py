@@ -18,7 +18,7 @@ from tinyvid.evaluate import Scores
 from tinyvid.metrics import bootstrap_interval, fuse, rank_of_label, wilson_interval
 from tinyvid.runs import read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 
 MOST_CLASSES = 20  # in a confusion matrix; of more the most frequent mistakes are told
 
@@ -44,11 +44,12 @@ class Measured:
     """What a test found.
 
     Attributes:
+        clip_hit_1: None where videos were fused as a whole, so that no clip has a score.
         video_hit_5: None with 5 classes or fewer, where it would mean little or nothing.
         wilson: of Video Hit@1, where there are few videos; else None.
     """
 
-    clip_hit_1: Share
+    clip_hit_1: Share | None
     video_hit_1: Share
     video_hit_5: Share | None
     wilson: tuple[float, float] | None
@@ -165,6 +166,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class ShiftCurve:
+    """Video Hit@1 of a network by how many frames later than in training an action happens."""
+
+    label: str
+    points: dict[int, Share]
+
+
+@dataclass(frozen=True)
 class Results:
     """All of it.
 
@@ -172,6 +181,8 @@ class Results:
         data: what it was measured on. command: what made it.
         facts: name and value of whatever else decides or qualifies the numbers.
         chance: the share of the most frequent class among the test videos.
+        shift: a curve for each network of the shift experiment, if it was made.
+        equivariance: of each layer, by frames of shift, what `tinyvid.shift.shift_error` is.
     """
 
     data: str
@@ -184,6 +195,8 @@ class Results:
     samples: list[Sample]
     sizes: list[SizeTable]
     fusions: list[FusionRow]
+    shift: list[ShiftCurve]
+    equivariance: dict[str, dict[int, float]]
 
     def save(self, path: Path) -> None:
         """Write all of it as JSON."""
@@ -205,8 +218,8 @@ class Results:
             raise UserError(f"{path} is damaged: {error}") from error
 
 
-def measured(scores: Scores) -> Measured:
-    """Return what the scores of a test say."""
+def measured(scores: Scores, whole: bool = False) -> Measured:
+    """Return what the scores of a test say; `whole` if they are of videos, not of clips."""
     _, first, owner = np.unique(scores.videos, return_index=True, return_inverse=True)
     clip_hits = rank_of_label(scores.logits, scores.labels) == 0
     per_video = np.bincount(owner, clip_hits) / np.bincount(owner)
@@ -214,7 +227,7 @@ def measured(scores: Scores) -> Measured:
     hits = ranks == 0
     few = len(hits) < FEW_VIDEOS
     return Measured(
-        Share.of(per_video),
+        None if whole else Share.of(per_video),
         Share.of(hits),
         Share.of(ranks < 5) if len(scores.classes) > 5 else None,
         wilson_interval(int(hits.sum()), len(hits)) if few else None,

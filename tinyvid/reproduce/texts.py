@@ -15,6 +15,13 @@ def interval(share: Share) -> str:
     return f"{percent(share.low)}–{percent(share.high)}"
 
 
+def small(error: float) -> str:
+    """Return an error as a share, `0.75`, or `7e-8` where it is of rounding; 0 is none at all."""
+    if error == 0:
+        return "0"
+    return f"{error:.2f}" if error >= 0.005 else f"{error:.0e}".replace("e-0", "e-")
+
+
 def count(number: float) -> str:
     """Return a count in short, `61.4 k`, `1.62 M`, `38.5 G`."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

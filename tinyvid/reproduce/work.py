@@ -34,6 +34,7 @@ SLOW_FUSION = Trained("slow_fusion", "", "")  # whose data and clips features ma
 # A smaller training, in which the order of the networks shows; the numbers are not their best.
 QUICK_VERBS = ("data.options.per_class=200", "run.epochs=5")
 QUICK = ("run.epochs=10",)
+SHIFTED = ("early_fusion", "slow_fusion")  # what the shift experiment compares
 FEW_FOLDS = 3  # of a cross-validation, unless asked for others
 
 
@@ -64,6 +65,11 @@ class Plan:
     def generated(self) -> bool:
         """Whether the data are the synthetic verbs, of which there always are new ones."""
         return self.data == "verbs"
+
+    @property
+    def shifts(self) -> bool:
+        """Whether the shift experiment is made: it takes videos whose moment can be chosen."""
+        return self.generated and not self.quick and set(SHIFTED) <= set(self.systems)
 
     def entries(self) -> dict[str, System]:
         """Return what is to be trained and fused, in order.
