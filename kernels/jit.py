@@ -43,6 +43,33 @@ def njit(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any
     return decorate
 
 
+def for_dtypes(signature: Callable[[Any], Any]) -> Callable[[Any], Callable[[str], Any]]:
+    """Decorate a function, to be compiled for a dtype when that is first asked for.
+
+    Args:
+        signature: returns that of the function, given Numba's type of its numbers.
+
+    What it makes is a function of a dtype's name, such as "float32", that returns the compiled one.
+    Threads that ask at the same time wait for it.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[[str], Any]:
+        compiled: dict[str, Any] = {}
+        compiling = Lock()
+
+        def of(dtype: str) -> Any:
+            if dtype not in compiled:
+                with compiling:
+                    if dtype not in compiled:
+                        signatures = [signature(getattr(numba.types, dtype))]
+                        compiled[dtype] = njit(signatures, nogil=True, cache=True)(function)
+            return compiled[dtype]
+
+        return of
+
+    return decorate
+
+
 @lru_cache(maxsize=1)
 def _vectors() -> str:
     """Return a short name of the vectors' definitions, `lanes.py` and `simd.py` as they are now."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from tinyvid.kernels.jit import njit
+from tinyvid.kernels.jit import for_dtypes
 
 
 class Finish:
@@ -30,7 +30,7 @@ class Finish:
         bias = self.bias
         if bias is None:
             bias = np.zeros(out.shape[1], out.dtype)
-        _finish(out[rows], columns.start, bias[columns], self.relu)
+        _finish(out.dtype.name)(out[rows], columns.start, bias[columns], self.relu)
 
 
 UNFINISHED = Finish(None, False, np.float64)  # the dtype is that of the bias: here there is none
@@ -41,7 +41,7 @@ def _signature(scalar: types.Type) -> Any:
     return types.void(types.Array(scalar, 2, "C"), types.int64, bias, types.boolean)
 
 
-@njit([_signature(types.float32), _signature(types.float64)], nogil=True, cache=True)
+@for_dtypes(_signature)
 def _finish(out, first, bias, relu):
     for row in range(out.shape[0]):
         y = out[row, first : first + bias.size]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from tinyvid.kernels.jit import njit
+from tinyvid.kernels.jit import for_dtypes
 from tinyvid.kernels.threads import Scratch
 
 
@@ -62,7 +62,7 @@ class Patches:
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         out = scratch.get("patches", shape, self.source.dtype)
         (Z, stride_d, _), (P, stride_h, _), (Q, stride_v, _) = self.axes
-        _pack(
+        _pack(out.dtype.name)(
             out,
             self.source,
             self.channels,
@@ -108,7 +108,7 @@ def _signature(scalar: types.Type) -> Any:
     return types.void(types.Array(scalar, 2, "C"), source, *[types.int64] * 10, runs)
 
 
-@njit([_signature(types.float32), _signature(types.float64)], nogil=True, cache=True)
+@for_dtypes(_signature)
 def _pack(out, x, C, first_channel, width, first_row, Z, P, Q, step_d, step_h, step_v, runs):
     """Fill `out` with the rows from `first_row` on, and the columns of these runs."""
     _, D, H, _ = x.shape

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numba
+import numpy as np
 import pytest
 
 from tinyvid.kernels import jit
@@ -46,6 +48,25 @@ def test_what_is_compiled_is_kept_in_the_users_cache_and_found_again(module, tmp
     assert len(kept(tmp_path / "cache" / "kernels" / "numba")) == 2
     assert sum(first.twice.stats.cache_misses.values()) == 1
     assert sum(module().twice.stats.cache_hits.values()) == 1
+
+
+def test_a_function_is_compiled_for_the_dtypes_that_are_asked_for(monkeypatch):
+    made = []
+    njit = jit.njit
+    monkeypatch.setattr(jit, "njit", lambda s, **options: made.append(s) or njit(s, nogil=True))
+
+    @jit.for_dtypes(lambda scalar: scalar(scalar))
+    def halved(x):
+        return x / 2
+
+    assert made == []
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(halved, ["float32"] * 8))
+    assert made == [[numba.float32(numba.float32)]]
+    assert len(set(map(id, found))) == 1
+    assert found[0](np.float32(3)) == 1.5
+    assert halved("float64")(3.0) == 1.5
+    assert len(made) == 2
 
 
 def test_what_was_made_of_other_vectors_is_not_found(module, tmp_path, monkeypatch):
@@ -134,4 +155,4 @@ def test_the_kernels_leave_nothing_beside_the_package(tmp_path):
     subprocess.run([sys.executable, "-c", RUN_ALL], env=environment, cwd=tmp_path, check=True)
     assert {path: path.stat().st_mtime_ns for path in kept(ROOT / "kernels")} == before
     names = {path.name.partition("-")[0] for path in kept(tmp_path)}
-    assert {"patches._pack", "rows.max_fprop", "rows.max_dgrad", "recurrence.forward"} <= names
+    assert {"bands._fprop", "rows.max_fprop", "rows.max_dgrad", "recurrence.forward"} <= names
