@@ -63,6 +63,11 @@ def test_an_empty_log_is_not_written_into_a_constant_of_python(toolchain):
     assert [n for n in range(256) if bytes([n])[0] != n] == []
 
 
+def test_it_is_compiled_as_cupy_compiles(source):
+    source.write_text('extern "C" __global__ void f(float* y) { y[0] *= y[1]; }\n')
+    assert "mul.ftz.f32" in compile_file(source, "sm_80").ptx
+
+
 def test_a_second_process_reads_what_the_first_compiled(source, no_compiler):
     first = compile_file(source, "sm_80", {"A": 1})
     assert compile_file(source, "sm_80", {"A": 1}) is first
