@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from tinyvid.bench import timing
 from tinyvid.bench.statistics import Interval, median_interval, quotient, spread, verdict
 from tinyvid.bench.timing import LEAST_ROUNDS, MOST_CALLS, PATIENCE, interleave
 
@@ -160,3 +161,24 @@ def test_a_ratio_that_says_nothing_yet_is_timed_longer_though_its_interval_is_na
     assert median_interval(times["ours"][:6]).width < 1.05
     assert verdict(ratio(times)) == "slower"
     assert len(times["ours"]) > 10
+
+
+def test_on_the_processor_there_is_a_rest_and_a_call_before_each_turn(monkeypatch):
+    """Threads of the one before may still turn round and round, waiting for work."""
+    log = []
+    monkeypatch.setattr(timing, "sleep", lambda seconds: log.append("rest"))
+    monkeypatch.setattr(timing, "SHORTEST", 0)  # one call a turn
+    contestants = {name: lambda name=name: log.append(name) for name in ("ours", "other")}
+    times = interleave(contestants, 0.02)
+    rounds = len(times["ours"])
+    assert log[:4] == ["ours", "ours", "other", "other"]  # the warm-up
+    turns = [tuple(log[i : i + 3]) for i in range(4, len(log), 3)]
+    assert len(turns) == 2 * rounds
+    assert {turn[0] for turn in turns} == {"rest"}
+    assert all(before == timed for _, before, timed in turns)
+    log.clear()
+    interleave(contestants, 0.02, repeat=False)  # no step of a training more than is timed
+    assert log[4:7] in (["rest", "ours", "rest"], ["rest", "other", "rest"])
+    log.clear()
+    interleave({"ours": contestants["ours"]}, 0.02)
+    assert "rest" not in log
