@@ -1,4 +1,13 @@
-"""The device `cuda`: whether there is a GPU, and what is missing if not."""
+"""The device `cuda`: whether there is a GPU, and what is missing if not.
+
+What has no kernel of ours (losses, normalisation, dropout, optimisers, element-wise operations and
+reductions) runs there by CuPy: their rules call NumPy's functions, which CuPy's arrays answer. None
+of them is fused by `cupy.fuse`: the stand-ins for arrays that it hands to a function know Python's
+operators, but neither `__array_ufunc__` nor `__array_function__` (CuPy 14.2,
+`cupy/_core/_fusion_interface.py`), so that a rule would have to be written a second time, in CuPy's
+own functions, to save a launch or two. Where that counts, beside a convolution, the sums are fused
+in the kernel itself: bias, ReLU and max pooling, and the gates of the LSTM.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tinyvid.kernels.inspection import Budget, Program, convolution_work
 
 # A layer that keeps the budget of `conv3d`'s steps in full. Fewer than 33 columns would not: a tile
 # of 32 has 8 x 4 sums a thread, and half as many multiply-adds stand beside the same copies, whose
-# addresses alone keep them at 72 to 78 %. With 16 x 4 sums there are 80 %, and dgrad spills; what
+# addresses alone keep them at 72 to 79 %. With 16 x 4 sums there are 80 %, and dgrad spills; what
 # brings 85 % is 8 x 8, of which a layer of 96 filters (75 % now) would leave a quarter idle.
 LAYER = "c3d_early_fusion"  # 3 colours x 16 frames, 3 x 3
 GEOMETRY = next(case for case in CASES if case.name == LAYER).geometry

@@ -20,8 +20,11 @@ from tinyvid.kernels import files, launch
 from tinyvid.kernels.conv2d import cpu, cuda, first_layer, reference
 from tinyvid.kernels.conv2d.cases import CASES, UINT8_CASES, ConvCase
 from tinyvid.kernels.conv2d.over_time import over_time, planes
+from tinyvid.kernels.conv3d import cuda as conv3d
 from tinyvid.kernels.emulator import options
 from tinyvid.kernels.emulator.check import check
+from tinyvid.kernels.inspection.compile import is_available
+from tinyvid.kernels.inspection.facts import inspect
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))),
@@ -135,6 +138,50 @@ def test_a_channels_last_clip_is_not_copied(name, step, monkeypatch):
     monkeypatch.setattr(cuda.conv3d, "channels_last", lambda *a: seen.append(taken(*a)) or seen[-1])
     run(step, "fprop", given | {"x": x}, case.geometry)
     assert np.shares_memory(seen[0], x)
+
+
+@needs_compiler
+def test_a_narrow_clip_is_copied_once(monkeypatch):
+    case, made, seen = CASE["clip"], [], []
+    given, plain = arguments(case, np.float32), launch.empty
+    shape = cuda.solid("implicit_gemm", "fprop", case.geometry, np.float32).x
+    assert shape[1] > case.geometry.x[1]  # filled up, and so not as it lies
+
+    def empty(size, *more):
+        array = plain(size, *more)
+        if size == (shape[0], 1, *shape[3:], shape[1]):
+            made.append(array)
+        return array
+
+    taken = cuda.conv3d.channels_last
+    monkeypatch.setattr(launch, "empty", empty)
+    monkeypatch.setattr(cuda.conv3d, "channels_last", lambda *a: seen.append(taken(*a)) or seen[-1])
+    run("implicit_gemm", "fprop", given, case.geometry)
+    assert len(made) == 1
+    assert np.shares_memory(seen[0], made[0])
+
+
+@pytest.mark.skipif(not is_available(), reason="needs NVRTC: pip install 'tinyvid[inspect]'")
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_a_tile_of_32_columns_multiplies_in_most_of_its_instructions(arch):
+    """Less than the 85 % of wider ones: 72 to 79 %, see `tinyvid.kernels.conv2d.programs`."""
+    step, dtype = conv3d.STEPS["implicit_gemm"], np.dtype(np.float32)
+    narrow = [("example_early_fusion", "fprop"), ("example_early_fusion", "wgrad")]
+    for name, pass_ in (*narrow, ("karpathy_early_fusion", "dgrad"), ("c3d_early_fusion", "fprop")):
+        of_3d = cuda.solid("implicit_gemm", pass_, CASE[name].geometry, dtype)
+        plan = step.plan(pass_, of_3d, dtype)
+        facts = inspect(
+            launch.KERNELS / "conv3d" / step.file,
+            f"conv3d_{pass_}_implicit_gemm",
+            arch,
+            conv3d.constants("implicit_gemm", pass_, of_3d, dtype),
+            plan.threads,
+            plan.shared,
+        )
+        if name.startswith("c3d"):
+            assert facts.loop.ffma_share > 0.85
+        else:
+            assert 0.715 < facts.loop.ffma_share < 0.795, (name, pass_)
 
 
 @needs_compiler
