@@ -4,7 +4,8 @@
     python docs/make_results.py OUT/results.json ...
 
 Each file becomes a section with the whole tables of Karpathy et al. and of Simonyan and Zisserman,
-between the two markers; what stands there for other data stays.
+and of the verbs the shift experiment, between the two markers; what stands there for other data
+stays.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from tinyvid.checkpoint import write_atomically
 from tinyvid.errors import UserError
-from tinyvid.reproduce.markdown import comparison
+from tinyvid.reproduce.markdown import comparison, shift_section
 from tinyvid.reproduce.results import Results
 
 PAGE = Path(__file__).with_name("results.md")
@@ -29,6 +30,8 @@ def section(results: Results) -> str:
     parts = [heading(results.data), facts]
     for table in results.tables:
         parts += [f"### {table.title}: {results.data}", comparison(table, results)]
+    if results.shift:
+        parts += [f"### When an action comes later: {results.data}", shift_section(results)]
     return "\n\n".join([*parts, f"```sh\n{results.command}\n```"])
 
 

@@ -41,6 +41,9 @@ def test_every_row_of_both_tables_is_there(script, tmp_path):
     for table in results.tables:
         for row in table.rows:
             assert f"| {row.name} |" in text
+    later = "### When an action comes later: made up"
+    assert later in text
+    assert later not in script.section(replace(results, shift=[]))
 
 
 def test_a_page_without_markers_is_left_alone(script, tmp_path):
