@@ -18,7 +18,7 @@ START = 220_000.0  # nanoseconds of the Python of a call, and of its loops over 
 LOOP = 30_000.0  # of each further loop over threads
 
 
-def gemm(m: int, n: int, k: int) -> float:
+def gemm(m: float, n: int, k: int) -> float:
     """Return the nanoseconds of a product (m, k) x (k, n) of float32.
 
     BLAS lays out the left operand before it multiplies: of a product with few columns, that is

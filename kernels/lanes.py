@@ -33,7 +33,7 @@ def _widest(features: str) -> int:
     return 64 if "+avx512f" in features.split(",") else 32
 
 
-_asked = config.CPU_FEATURES  # NUMBA_CPU_FEATURES, for which Numba compiles if it is set
+_asked = vars(config)["CPU_FEATURES"]  # NUMBA_CPU_FEATURES, for which Numba compiles if it is set
 BYTES = _widest(get_host_cpu_features() if _asked is None else _asked)
 
 

@@ -105,7 +105,7 @@ def _direct(pass_: str, geometry: ConvGeometry, dtype: Any) -> list[int]:
     axes = cpu.windows(geometry)
     if backward:
         axes = [cpu.phases(geometry, axis)[0].axis for axis in range(3)]
-        cells = [axis.size for axis in axes]
+        cells = tuple(axis.size for axis in axes)
     aim = direct.WGRAD_CELLS if pass_ == "wgrad" else direct.FPROP_CELLS
     sizes = direct.band_sizes_of(axes, depth, columns, columns * groups, aim)
     bands = direct.band_count((geometry.x[0], 0, *cells), sizes)
