@@ -23,7 +23,7 @@ from tinyvid.kernels.threads import chunks_of, parallel_for
 
 SEQUENCES = 8  # of the batch that one thread takes through all steps
 PANELS = 16  # of the weights that one thread lays out at a time
-ROWS, COLUMNS = 512, 512  # of the product that one thread computes at a time
+ROWS, COLUMNS = 256, 1024  # of the product that one thread computes at a time
 
 
 def fprop(

@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from tinyvid.kernels.jit import njit
-from tinyvid.kernels.lanes import load, multiply_add, spread, store
+from tinyvid.kernels.lanes import BYTES, load, multiply_add, spread, store
+
+EIGHT_ROWS = BYTES == 64  # AVX2 has 16 registers, AVX-512 has 32
 
 
 @njit(nogil=True, cache=True)
@@ -24,6 +26,55 @@ def pack(w, panels, begin, end):
                 panels[p, k, j] = w[k, m] if m < w.shape[1] else 0
 
 
+@njit(nogil=True)
+def _eight_rows(out, o, columns, a, at, inner, weights, w, width, zero):
+    """Write eight rows of two vectors of columns at out[o]: 16 sums, as AVX-512 has registers for.
+
+    Args:
+        a: its rows begin at `at`, `inner` numbers each. weights: the panel at `w`.
+    """
+    half = width // 2
+    a1, a2, a3 = at + inner, at + 2 * inner, at + 3 * inner
+    a4, a5, a6, a7 = at + 4 * inner, at + 5 * inner, at + 6 * inner, at + 7 * inner
+    y0 = y1 = y2 = y3 = y4 = y5 = y6 = y7 = spread(zero, 0)
+    z0 = z1 = z2 = z3 = z4 = z5 = z6 = z7 = y0
+    for k in range(inner):
+        u, v = load(weights, w), load(weights, w + half)
+        w += width
+        x = spread(a, at + k)
+        y0, z0 = multiply_add(x, u, y0), multiply_add(x, v, z0)
+        x = spread(a, a1 + k)
+        y1, z1 = multiply_add(x, u, y1), multiply_add(x, v, z1)
+        x = spread(a, a2 + k)
+        y2, z2 = multiply_add(x, u, y2), multiply_add(x, v, z2)
+        x = spread(a, a3 + k)
+        y3, z3 = multiply_add(x, u, y3), multiply_add(x, v, z3)
+        x = spread(a, a4 + k)
+        y4, z4 = multiply_add(x, u, y4), multiply_add(x, v, z4)
+        x = spread(a, a5 + k)
+        y5, z5 = multiply_add(x, u, y5), multiply_add(x, v, z5)
+        x = spread(a, a6 + k)
+        y6, z6 = multiply_add(x, u, y6), multiply_add(x, v, z6)
+        x = spread(a, a7 + k)
+        y7, z7 = multiply_add(x, u, y7), multiply_add(x, v, z7)
+    store(out, o, y0)
+    store(out, o + half, z0)
+    store(out, o + columns, y1)
+    store(out, o + columns + half, z1)
+    store(out, o + 2 * columns, y2)
+    store(out, o + 2 * columns + half, z2)
+    store(out, o + 3 * columns, y3)
+    store(out, o + 3 * columns + half, z3)
+    store(out, o + 4 * columns, y4)
+    store(out, o + 4 * columns + half, z4)
+    store(out, o + 5 * columns, y5)
+    store(out, o + 5 * columns + half, z5)
+    store(out, o + 6 * columns, y6)
+    store(out, o + 6 * columns + half, z6)
+    store(out, o + 7 * columns, y7)
+    store(out, o + 7 * columns + half, z7)
+
+
 @njit(nogil=True, cache=True)
 def _multiply(a, panels, out, zero):
     """out[n] = a[n] @ w for all rows; every element is summed up in the order of k."""
@@ -33,7 +84,15 @@ def _multiply(a, panels, out, zero):
     flat, flat_out, weights = a.reshape(-1), out.reshape(-1), panels.reshape(-1)
     for p in range(len(panels)):
         start = p * inner * width
-        for n in range(0, rows - rows % 4, 4):
+        first = 0
+        if EIGHT_ROWS:
+            first = rows - rows % 8
+            for n in range(0, first, 8):
+                o = n * columns + p * width
+                _eight_rows(
+                    flat_out, o, columns, flat, n * inner, inner, weights, start, width, zero
+                )
+        for n in range(first, rows - rows % 4, 4):
             a0 = n * inner
             a1, a2, a3 = a0 + inner, a0 + 2 * inner, a0 + 3 * inner
             y0 = y1 = y2 = y3 = z0 = z1 = z2 = z3 = spread(zero, 0)
@@ -117,9 +176,12 @@ def forward(first, last, gates, b, panels, h_state, c_state, h, c, lengths, reve
                 c[t, n] = 0
                 continue
             # sigmoid(a) = (1 + tanh(a / 2)) / 2
-            for j in range(4 * hidden):
-                scale = half + half if j // hidden == 2 else half
-                gate[j] = (gate[j] + b[j] + a[n - first, j]) * scale
+            for quarter in range(4):
+                scale = half + half if quarter == 2 else half
+                begin, end = quarter * hidden, (quarter + 1) * hidden
+                part, of_b, of_a = gate[begin:end], b[begin:end], a[n - first, begin:end]
+                for j in range(hidden):
+                    part[j] = (part[j] + of_b[j] + of_a[j]) * scale
             tanh(gate)
             for j in range(hidden):
                 gate[j] = half + half * gate[j]
