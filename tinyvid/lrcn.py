@@ -155,7 +155,6 @@ def lstm_on_features(
     settings: LstmSettings | None = None,
     *,
     cache: str | Path | None = None,
-    fusion: str = "mean_prob",
     progress: Callable[[int, int], None] | None = None,
 ) -> CrossValidation | Metrics:
     """Train an LSTM on the frozen features of a run, or of each fold of a cross-validation.
@@ -181,7 +180,8 @@ def lstm_on_features(
         videos = open_videos(run.config)
         _one(run, videos, out, settings, cache, progress)
         title = f"LSTM on {run.config.model.name}, {source.name}"
-        return save_results(Scores.load(out / "test" / "scores.npz"), fusion, title, out / "test")
+        scores = Scores.load(out / "test" / "scores.npz")
+        return save_results(scores, "mean_prob", title, out / "test")
     found: dict[tuple[int, str], Scores] = {}
     for seed, folds in finished_folds(source).items():
         for fold, file in folds.items():
@@ -192,7 +192,7 @@ def lstm_on_features(
             place = out / folder.name
             _one(run, videos, place, settings, cache, progress)
             found[seed, fold] = Scores.load(place / "test" / "scores.npz")
-    return save_crossval(found, out, fusion, f"LSTM on {run.config.model.name}")
+    return save_crossval(found, out, "mean_prob", f"LSTM on {run.config.model.name}")
 
 
 def _one(

@@ -148,5 +148,5 @@ def test_a_stopped_run_leaves_nothing(path, tmp_path, monkeypatch):
 def test_help():
     shown = CliRunner().invoke(app, ["flow", "--help"], env={"COLUMNS": "80"}).stdout
     assert max(map(len, shown.splitlines())) <= 80
-    for text in ("tinyvid flow video.mp4 flow.npz flow.mp4", "--short-side", "OUT..."):
+    for text in ("tinyvid flow video.mp4 flow.npz flow.mp4", "--short-side", "[OUT]..."):
         assert text in shown

@@ -18,13 +18,13 @@ METHODS = ("tvl1", "horn_schunck")
 
 def flow(
     video: Annotated[
-        Path | None, typer.Argument(help="A video file.", metavar="[VIDEO", show_default=False)
+        Path | None, typer.Argument(help="A video file.", metavar="VIDEO", show_default=False)
     ] = None,
     outs: Annotated[
         list[Path] | None,
         typer.Argument(
             help="NAME.npz, NAME.mp4, or a folder for .flo files.",
-            metavar="OUT...]",
+            metavar="OUT",
             show_default=False,
         ),
     ] = None,
@@ -59,9 +59,9 @@ def flow(
     bound: Annotated[
         float | None,
         typer.Option(
-            help="Keep one byte a number in NAME.npz, up to so many pixels.",
+            help="Keep one byte a number, up to so many pixels, in NAME.npz or of --data.",
             metavar="<float>",
-            show_default="lossless",
+            show_default="NAME.npz: lossless; --data: a tenth of the short side",
         ),
     ] = None,
     device: Annotated[

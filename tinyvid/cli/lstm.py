@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from tinyvid.cli.options import Fusion, check_fusion
-
 
 def lstm(
     run: Annotated[
@@ -18,7 +16,6 @@ def lstm(
     epochs: Annotated[int, typer.Option(help="Passes over the training videos.")] = 60,
     lr: Annotated[float, typer.Option(help="Adam's learning rate.", metavar="<float>")] = 3e-3,
     seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 0,
-    fusion: Fusion = "mean_prob",
     cache: Annotated[
         Path | None,
         typer.Option(help="Folder for each video's features.", show_default="runs/frames"),
@@ -47,7 +44,6 @@ def lstm(
     from tinyvid.folds import CrossValidation
     from tinyvid.lrcn import LstmSettings, lstm_on_features
 
-    check_fusion(fusion)
     settings = LstmSettings(hidden, epochs, lr, seed=seed)
     folder = out or run.with_name(f"{run.name}-lstm")
     console = Console()
@@ -57,7 +53,6 @@ def lstm(
             folder,
             settings,
             cache=cache or Path("runs") / "frames",
-            fusion=fusion,
             progress=progress,
         )
     title = f"LSTM on the features of {run}"
