@@ -79,6 +79,30 @@ def test_networks_have_twins_in_pytorch(name, training, clip, options):
     assert networks.fault(model, clips, labels, torch=True, exact=False) is None
 
 
+@pytest.mark.parametrize("whose", ["_values", "_peer_values"])
+def test_rounding_of_the_peer_is_no_fault_of_ours(whose, monkeypatch):
+    """In float32 either may choose another cell of a pooling's window; float64 decides which."""
+    pytest.importorskip("torch")
+    clip, options = (3, 16, 16, 16), {"width": 2, "hidden": 4, "dropout": 0.0}
+    model = networks.models.build("c3d", 3, clip, **options).train(True)
+    clips = np.random.default_rng(0).standard_normal((2, *clip), np.float32)
+    right = getattr(networks, whose)
+
+    def values(model, clips, labels):
+        found = right(model, clips, labels)
+        if clips.dtype == np.float32:
+            key = "gradient of trunk.conv2.weight"
+            found[key] = found[key] * np.float32(1.1)
+        return found
+
+    monkeypatch.setattr(networks, whose, values)
+    found = networks.fault(model, clips, np.array([0, 2]), torch=True, exact=False)
+    if whose == "_values":
+        assert found.startswith("gradient of trunk.conv2.weight is off by")
+    else:
+        assert found is None
+
+
 def test_a_network_that_pytorch_has_not_is_compared_with_our_own_float64(monkeypatch):
     pytest.importorskip("torch")
     from tinyvid.bench import torch_networks
