@@ -214,6 +214,14 @@ def test_the_commands(run, data, tmp_path):
     assert "name a folder" in told.output
 
 
+def test_a_network_without_frames_leaves_no_folder(data, tmp_path):
+    named = {"model.name": "early_fusion", "data.path": str(data / "videos"), "run.epochs": 1}
+    other = fit(load_config(None, TINY, named), tmp_path / "run").run
+    with pytest.raises(UserError, match="no layers that run on each frame alone"):
+        lstm_on_features(other.path, tmp_path / "out", SETTINGS)
+    assert not (tmp_path / "out").exists()
+
+
 def test_errors(run, tmp_path):
     with pytest.raises(UserError, match="hidden=0"):
         LstmSettings(hidden=0)

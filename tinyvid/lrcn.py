@@ -174,23 +174,24 @@ def lstm_on_features(
             frames, or `out` holds other results.
     """
     settings, source, out = settings or LstmSettings(), Path(source), Path(out)
+    single = not any(source.glob("seed*-fold*"))
+    files = {} if single else finished_folds(source)
+    runs = [file.parent.parent for folds in files.values() for file in folds.values()]
+    run = Run.open(source if single else runs[0])
+    FrameFeatures(run)  # before a folder is made: it tells what does not fit
     claim(out, ABOUT, {"features_of": str(source.resolve()), **asdict(settings)})
-    if not any(source.glob("seed*-fold*")):
-        run = Run.open(source)
-        videos = open_videos(run.config)
+    videos = open_videos(run.config)
+    if single:
         _one(run, videos, out, settings, cache, progress)
         title = f"LSTM on {run.config.model.name}, {source.name}"
         scores = Scores.load(out / "test" / "scores.npz")
         return save_results(scores, "mean_prob", title, out / "test")
     found: dict[tuple[int, str], Scores] = {}
-    for seed, folds in finished_folds(source).items():
+    for seed, folds in files.items():
         for fold, file in folds.items():
             folder = file.parent.parent
-            run = Run.open(folder)
-            if not found:
-                videos = open_videos(run.config)
             place = out / folder.name
-            _one(run, videos, place, settings, cache, progress)
+            _one(Run.open(folder), videos, place, settings, cache, progress)
             found[seed, fold] = Scores.load(place / "test" / "scores.npz")
     return save_crossval(found, out, "mean_prob", f"LSTM on {run.config.model.name}")
 
