@@ -118,10 +118,10 @@ def fault(
 ) -> str | None:
     """Return what a network computes that PyTorch, or tinyvid in float64, does not; or None.
 
-    In float32 the largest of a pooling's window is sometimes another in one library than in the
-    other, by rounding, and a filter's gradient then differs by what one cell adds to it. So where
-    they differ by more than is allowed, PyTorch in float64 decides: ours may be off from that by as
-    much as PyTorch's own float32.
+    In float32 the largest of a pooling's window is sometimes another one, by rounding, and a
+    filter's gradient then differs by what one cell adds to it. So where they differ by more than is
+    allowed, PyTorch in float64 decides: ours may be off from that by as much as PyTorch's own
+    float32. Without PyTorch, other clips decide: these, mirrored.
     """
     dtype = np.float64 if exact and torch else np.float32
     model = _copy(model, dtype)
@@ -131,17 +131,19 @@ def fault(
 
         return _peer_values(twin(_copy(model, of)), clips.astype(of), labels)
 
-    if torch:
-        wanted = peer(dtype)
+    def alone(given: np.ndarray) -> str:
+        wanted = _values(_copy(model, np.float64), given.astype(np.float64), labels)
+        return _beyond(_values(_copy(model, dtype), given.astype(dtype), labels), wanted, ROUNDED)
+
+    if not torch:  # a fault is one on every input
+        found = alone(clips) and alone(clips[..., ::-1]) and alone(clips[..., ::-1, :])
     else:
-        wanted = _values(_copy(model, np.float64), clips.astype(np.float64), labels)
-    got = _values(model, clips.astype(dtype), labels)
-    allowed = EXACT if dtype == np.float64 else ROUNDED
-    found = _beyond(got, wanted, allowed)
-    if found and torch and dtype == np.float32:
-        truth = peer(np.float64)
-        own = {key: _error(wanted[key], want) for key, want in truth.items()}
-        found = _beyond(got, truth, allowed, own)
+        wanted, got = peer(dtype), _values(model, clips.astype(dtype), labels)
+        found = _beyond(got, wanted, EXACT if dtype == np.float64 else ROUNDED)
+        if found and dtype == np.float32:
+            truth = peer(np.float64)
+            own = {key: _error(wanted[key], want) for key, want in truth.items()}
+            found = _beyond(got, truth, ROUNDED, own)
     return f"{found}; compared in {dtype.__name__}" if found else None
 
 
