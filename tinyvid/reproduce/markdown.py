@@ -12,6 +12,7 @@ from tinyvid.reproduce.results import (
     Table,
     most_confused,
 )
+from tinyvid.reproduce.shift import FRAMES, MOVING, STILL
 from tinyvid.reproduce.texts import count, interval, percent, small, wilson
 from tinyvid.shift import SHIFTS
 
@@ -64,7 +65,11 @@ def shift_section(results: Results) -> str:
         shifts = list(results.shift[0].points)
         rows = [(c.label, *(_share(c.points[s]) for s in shifts)) for c in results.shift]
         head = ("Video Hit@1", *(f"{s} frames later" if s else "as in training" for s in shifts))
-        parts += [_grid(head, rows)]
+        about = (
+            f"Clips of {FRAMES} frames, in which the action takes frames {STILL} to "
+            f"{STILL + MOVING - 1}, train; it comes later in the tests, and all else holds still."
+        )
+        parts += [about, _grid(head, rows)]
     rows = [(name, *(small(e[s]) for s in SHIFTS)) for name, e in results.equivariance.items()]
     about = (
         "The output of a clip in which noise begins later, against the moved output, or the same "
