@@ -67,7 +67,8 @@ def shift_section(results: Results) -> str:
         head = ("Video Hit@1", *(f"{s} frames later" if s else "as in training" for s in shifts))
         about = (
             f"Clips of {FRAMES} frames, in which the action takes frames {STILL} to "
-            f"{STILL + MOVING - 1}, train; in the tests it comes later. Before and after it the shape holds still."
+            f"{STILL + MOVING - 1}, train; in the tests it comes later. Before and after it the "
+            "shape holds still."
         )
         parts += [about, _grid(head, rows)]
     rows = [(name, *(small(e[s]) for s in SHIFTS)) for name, e in results.equivariance.items()]
