@@ -222,6 +222,21 @@ def test_a_network_without_frames_leaves_no_folder(data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("held", ["0.34", "0"])
+def test_without_test_videos_the_validation_part_is_tested_if_there_is_one(held, data, tmp_path):
+    named = {"model.name": "single_frame", "data.path": str(data / "videos"), "run.epochs": 1}
+    config = load_config(None, [*TINY, f"data.val_fraction={held}"], named)
+    run, out = fit(config, tmp_path / "run").run, tmp_path / "out"
+    if held == "0":
+        with pytest.raises(UserError, match="has no videos in part 'test', it has train"):
+            lstm_on_features(run.path, out, SETTINGS)
+        assert not out.exists()
+        return
+    assert lstm_on_features(run.path, out, SETTINGS).videos == len(run.split["val"]) > 0
+    assert Scores.load(out / "test" / "scores.npz").names == run.split["val"]
+    assert not (out / "test-val").exists()  # or a fusion would learn from what it is tested on
+
+
 def test_errors(run, tmp_path):
     with pytest.raises(UserError, match="hidden=0"):
         LstmSettings(hidden=0)

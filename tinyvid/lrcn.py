@@ -19,7 +19,14 @@ from tinyvid import nn, optim
 from tinyvid.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tinyvid.data import VideoSet
 from tinyvid.errors import UserError
-from tinyvid.evaluate import Scores, open_videos, save_results, videos_to_test
+from tinyvid.evaluate import (
+    FRESH,
+    Scores,
+    name_tested,
+    open_videos,
+    save_results,
+    videos_to_test,
+)
 from tinyvid.folds import CrossValidation, finished_folds, save_crossval
 from tinyvid.frame_features import FrameFeatures
 from tinyvid.metrics import Metrics, softmax
@@ -171,14 +178,16 @@ def lstm_on_features(
 
     Raises:
         UserError: there is no such run, it is not finished, its network has no features of
-            frames, or `out` holds other results.
+            frames, it has no videos to test on, or `out` holds other results.
     """
     settings, source, out = settings or LstmSettings(), Path(source), Path(out)
     single = not any(source.glob("seed*-fold*"))
     files = {} if single else finished_folds(source)
     runs = [file.parent.parent for folds in files.values() for file in folds.values()]
     run = Run.open(source if single else runs[0])
-    FrameFeatures(run)  # before a folder is made: it tells what does not fit
+    # Before a folder is made: they tell what does not fit, or is not there to test.
+    FrameFeatures(run)
+    name_tested(run, None, None)
     claim(out, ABOUT, {"features_of": str(source.resolve()), **asdict(settings)})
     videos = open_videos(run.config)
     if single:
@@ -209,11 +218,10 @@ def _one(
         return
     features = FrameFeatures(run, cache)
     sets = {"train": run.part(videos, "train"), "test-val": run.part(videos, "val")}
-    # Where nothing is held out, new videos of the verbs; or the validation part, as in any test.
-    fresh = run.config.data.path == "verbs"
-    sets["test"] = videos_to_test(run)[0] if fresh else run.part(videos, "test")
-    if not len(sets["test"]):
-        sets["test"] = sets.pop("test-val")
+    what, _ = name_tested(run, None, None)
+    sets["test"] = videos_to_test(run)[0] if what == FRESH else run.part(videos, what)
+    if what == "val":
+        del sets["test-val"]
     total, done = sum(map(len, sets.values())), 0
     found: dict[str, list[np.ndarray]] = {}
     for name, part in sets.items():
